@@ -1,0 +1,86 @@
+"""Batteries: the whole experiment flow of a PyTorch practitioner, each step usable alone.
+
+    import batteries as bt
+
+Names are loaded when first used, so `import batteries` is quick and loads no PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batteries.experiment import Batch as Batch
+    from batteries.experiment import Experiment as Experiment
+    from batteries.experiment import Metric as Metric
+    from batteries.experiment import Stage as Stage
+    from batteries.experiment import load_experiment as load_experiment
+    from batteries.experiment.predictions import Predictions as Predictions
+    from batteries.prepare.augment import SampleRandom as SampleRandom
+    from batteries.prepare.augment import random_shift as random_shift
+    from batteries.prepare.folds import Folds as Folds
+    from batteries.prepare.folds import Grouped as Grouped
+    from batteries.prepare.folds import KFold as KFold
+    from batteries.prepare.folds import Stratified as Stratified
+    from batteries.prepare.folds import make_folds as make_folds
+    from batteries.prepare.folds import split as split
+    from batteries.prepare.seed import derive_seed as derive_seed
+    from batteries.prepare.seed import seed_everything as seed_everything
+    from batteries.train.average import average_checkpoints as average_checkpoints
+    from batteries.train.average import recompute_batch_norm as recompute_batch_norm
+    from batteries.train.checkpoint import Checkpoint as Checkpoint
+    from batteries.train.checkpoint import Checkpoints as Checkpoints
+    from batteries.train.device import Device as Device
+    from batteries.train.loaders import Loader as Loader
+    from batteries.train.log import MetricLog as MetricLog
+    from batteries.train.record import Run as Run
+    from batteries.train.run import train_run as train_run
+    from batteries.train.state import TrainState as TrainState
+    from batteries.train.weights import load_weights as load_weights
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Batch": "experiment",
+    "Checkpoint": "train.checkpoint",
+    "Checkpoints": "train.checkpoint",
+    "Device": "train.device",
+    "Experiment": "experiment",
+    "Folds": "prepare.folds",
+    "Grouped": "prepare.folds",
+    "KFold": "prepare.folds",
+    "Loader": "train.loaders",
+    "Metric": "experiment",
+    "MetricLog": "train.log",
+    "Predictions": "experiment.predictions",
+    "Run": "train.record",
+    "SampleRandom": "prepare.augment",
+    "Stage": "experiment",
+    "Stratified": "prepare.folds",
+    "TrainState": "train.state",
+    "average_checkpoints": "train.average",
+    "derive_seed": "prepare.seed",
+    "load_experiment": "experiment",
+    "load_weights": "train.weights",
+    "make_folds": "prepare.folds",
+    "random_shift": "prepare.augment",
+    "recompute_batch_norm": "train.average",
+    "seed_everything": "prepare.seed",
+    "split": "prepare.folds",
+    "train_run": "train.run",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'batteries' has no attribute {name!r}")
+    value = getattr(import_module(f"batteries.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

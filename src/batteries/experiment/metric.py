@@ -1,0 +1,151 @@
+"""Metric: a score, and which way is up.
+
+In:    a name, a function of (targets, predictions), a direction.
+Out:   comparisons that know the direction and never prefer NaN.
+Next:  checkpoints, folds, blends and the board rank by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from batteries.errors import ConfigError, ExperimentError
+from batteries.files import safe_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Score = Callable[["NDArray[Any]", "NDArray[Any]"], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A score, and which way is up.
+
+    `fn` takes targets and predictions of the *whole* set, as NumPy arrays: targets of shape (n,) or
+    (n, t), predictions of shape (n,) or (n, classes), and returns one number. It may be left out
+    where only the direction is needed, as in `Checkpoints`.
+
+    >>> error = Metric("error", lambda y, p: float((y != p).mean()), higher_is_better=False)
+    >>> error.better(0.1, than=0.2)
+    True
+    """
+
+    name: str
+    fn: Score | None = None
+    _: KW_ONLY
+    higher_is_better: bool
+
+    def __post_init__(self) -> None:
+        safe_name(self.name, "metric")
+        if self.fn is not None and not callable(self.fn):
+            raise ConfigError(f"metric {self.name!r}: the second argument must be a function, got {self.fn!r}")
+
+    def __call__(self, targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+        """Score the whole set. Raises ExperimentError when the function fails or returns no number."""
+        if self.fn is None:
+            raise ConfigError(f"metric {self.name!r} has no function; write Metric({self.name!r}, function, ...)")
+        value = self.fn(targets, predictions)
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise ExperimentError(f"metric {self.name!r} must return one number, got {type(value).__name__}") from None
+
+    def better(self, a: float, than: float | None) -> bool:
+        """Whether `a` beats `than`. What is not finite beats nothing; anything finite beats None and NaN."""
+        if not isfinite(a):
+            return False
+        if than is None or not isfinite(than):
+            return True
+        return a > than if self.higher_is_better else a < than
+
+    def order(self, score: float | None) -> tuple[int, float]:
+        """Sort key, best first; NaN, infinite and missing scores last."""
+        if score is None or not isfinite(score):
+            return (1, 0.0)
+        return (0, -score if self.higher_is_better else score)
+
+    def gain(self, new: float, old: float) -> float:
+        """How much better `new` is than `old`: positive is better whatever the direction."""
+        return new - old if self.higher_is_better else old - new
+
+    @classmethod
+    def accuracy(cls) -> Metric:
+        """Share of rows whose most probable class is the target (binary: probability >= 0.5)."""
+        return cls("accuracy", _accuracy, higher_is_better=True)
+
+    @classmethod
+    def auc(cls) -> Metric:
+        """Area under the ROC curve; one-vs-rest macro mean for several classes (scikit-learn)."""
+        return cls("auc", _auc, higher_is_better=True)
+
+    @classmethod
+    def log_loss(cls) -> Metric:
+        """Mean negative log-likelihood of class probabilities (scikit-learn)."""
+        return cls("log_loss", _log_loss, higher_is_better=False)
+
+    @classmethod
+    def f1(cls) -> Metric:
+        """F1 of the most probable class; macro mean for several classes (scikit-learn)."""
+        return cls("f1", _f1, higher_is_better=True)
+
+    @classmethod
+    def rmse(cls) -> Metric:
+        """Root of the mean squared error."""
+        return cls("rmse", _rmse, higher_is_better=False)
+
+    @classmethod
+    def mae(cls) -> Metric:
+        """Mean absolute error."""
+        return cls("mae", _mae, higher_is_better=False)
+
+
+def most_probable(predictions: NDArray[Any]) -> NDArray[Any]:
+    """Class codes of probabilities: argmax of (n, classes), or >= 0.5 of (n,)."""
+    return predictions.argmax(axis=1) if predictions.ndim == 2 else (predictions >= 0.5).astype(int)
+
+
+def best_of(metric: Metric, scores: Sequence[float | None]) -> int | None:
+    """Position of the best score, the earlier one on ties; None when none is finite."""
+    order = sorted(range(len(scores)), key=lambda i: (*metric.order(scores[i]), i))
+    return order[0] if order and metric.order(scores[order[0]])[0] == 0 else None
+
+
+def _accuracy(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    return float((most_probable(predictions) == targets).mean())
+
+
+def _auc(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    if predictions.ndim == 2 and predictions.shape[1] == 2:
+        predictions = predictions[:, 1]
+    return float(roc_auc_score(targets, predictions, multi_class="ovr"))
+
+
+def _log_loss(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    from sklearn.metrics import log_loss
+
+    classes = range(predictions.shape[1] if predictions.ndim == 2 else 2)
+    if predictions.ndim == 2:  # rows of float32 probabilities miss 1 by a rounding error
+        predictions = predictions.astype("float64")
+        predictions = predictions / predictions.sum(axis=1, keepdims=True)
+    return float(log_loss(targets, predictions, labels=list(classes)))
+
+
+def _f1(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    from sklearn.metrics import f1_score
+
+    several = predictions.ndim == 2 and predictions.shape[1] > 2
+    return float(f1_score(targets, most_probable(predictions), average="macro" if several else "binary"))
+
+
+def _rmse(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    return float(((predictions.astype("float64") - targets) ** 2).mean() ** 0.5)
+
+
+def _mae(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    return float(abs(predictions.astype("float64") - targets).mean())

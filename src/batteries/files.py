@@ -1,0 +1,197 @@
+"""Files: written whole or not at all, sealed by a digest, named safely.
+
+In:    bytes, plain data, names that a user typed.
+Out:   files on disk that are either the old or the new version, never a part of one.
+Next:  every module that writes anything writes through here.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from batteries.errors import BusyError, CorruptError, NotSafeError, ResourceError
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_RESERVED = {"con", "prn", "aux", "nul"} | {f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10)}
+_SEAL = "sha256"
+
+
+def safe_name(name: str, what: str = "name") -> str:
+    """Return `name` unchanged if it can be a folder's name on any system, else raise NotSafeError.
+
+    Letters, digits, `.`, `_` and `-`, starting with a letter or digit, at most 80 characters.
+    """
+    if not _SAFE.fullmatch(name) or name.split(".")[0].lower() in _RESERVED or name.endswith("."):
+        raise NotSafeError(
+            f"{what} {name[:100]!r} cannot be used as a file name; use letters, digits, '.', '_' and '-',"
+            " starting with a letter or digit, at most 80 characters"
+        )
+    return name
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> str:
+    """Write `path` whole, or leave it as it was; return the SHA-256 of what was written.
+
+    The temporary file lies in the same folder, is flushed to the disk and renamed, and the
+    folder is flushed after it. On any failure the temporary file is removed.
+
+    Raises
+    ------
+    ResourceError
+        When the system refuses (no space, read-only, quota, not permitted).
+
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            hashing = _HashingWriter(file)
+            write(hashing)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ResourceError(_cannot_write(path, error)) from error
+        raise
+    return hashing.digest.hexdigest()
+
+
+class _HashingWriter:
+    """A binary file that remembers the digest of all that went through it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.digest = sha256()
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(path.parent).free
+        return (
+            f"{path}: no space left ({free:,} bytes free); the previous version is untouched. Free some and run again"
+        )
+    return f"{path}: cannot be written ({error.strerror or error}); the previous version is untouched"
+
+
+def write_text(path: Path, text: str) -> str:
+    """Write a text file whole, as UTF-8; return its SHA-256."""
+    return write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def canonical_json(data: object) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN. What digests of configs are made of."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def digest_of(data: object) -> str:
+    """SHA-256 of plain data (what JSON can hold), the same on every machine."""
+    return sha256(canonical_json(data).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        digest = sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def write_sealed(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON object together with a digest of itself, so that `read_sealed` notices any change."""
+    sealed = {**data, _SEAL: digest_of(data)}
+    write_text(path, json.dumps(sealed, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Raises
+    ------
+    CorruptError
+        When the file is not JSON, carries no digest, or does not match it.
+
+    """
+    try:
+        data = json.loads(path.read_bytes().decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(data, dict) or not isinstance(data.get(_SEAL), str):
+        raise CorruptError(f"{path}: is not a record of Batteries (no digest in it)")
+    seal = data.pop(_SEAL)
+    if digest_of(data) != seal:
+        raise CorruptError(f"{path}: was changed or damaged after it was written (its digest does not match)")
+    return data
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; a second one stops at once.
+
+    The lock is the kernel's, so it ends with its owner however that dies.
+
+    Raises
+    ------
+    BusyError
+        When another process holds it; the message names its process and host.
+
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise BusyError(f"{folder} is in use by {owner}; wait for it or stop it, then run again") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def next_folder(root: Path, stem: str) -> Path:
+    """Make and return the first free `root/stem-001`, `-002`, ...; two processes never get the same one."""
+    safe_name(stem)
+    root.mkdir(parents=True, exist_ok=True)
+    taken = [int(p.name.rpartition("-")[2]) for p in root.glob(f"{stem}-*") if re.fullmatch(r"\d+", p.name[len(stem) + 1 :])]
+    number = max(taken, default=0) + 1
+    while True:
+        folder = root / f"{stem}-{number:03d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder

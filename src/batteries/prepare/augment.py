@@ -1,0 +1,72 @@
+"""Augment: random changes of a batch that depend on (seed, epoch, sample) and on nothing else.
+
+In:    a batch on any device and the rows of its samples.
+Out:   the batch changed; the same sample in the same epoch is changed the same way in any batch,
+       by any number of workers or processes, after any resume.
+Next:  `Experiment.augment` calls these inside the training loop.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from batteries.prepare.seed import derive_seed
+
+_GAMMA = -7046029254386353131
+_MIX = (-4658895280553007687, -7723592293110705685)  # splitmix64's constants, as signed 64-bit numbers
+
+
+class SampleRandom:
+    """Random numbers for each sample of a batch, counted, not drawn from a shared stream.
+
+    Each call gives new numbers; the k-th call gives a sample the same numbers whatever the batch it
+    is in. A counter through the finaliser of splitmix64 (Steele, Lea & Flood 2014).
+
+    >>> first = SampleRandom(1, epoch=0, rows=torch.tensor([5, 7])).uniform()
+    >>> again = SampleRandom(1, epoch=0, rows=torch.tensor([7])).uniform()
+    >>> bool(first[1] == again[0])
+    True
+    """
+
+    def __init__(self, seed: int, *, epoch: int, rows: Tensor) -> None:
+        high, low = derive_seed(seed, "sample", epoch), derive_seed(seed, "sample", epoch, "low")
+        self._key = (high << 31) | (low >> 1)
+        self._rows = rows
+        self._calls = 0
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1): float32, shape (n, *shape), on the device of the rows."""
+        self._calls += 1
+        base = _mix(_mix(self._rows.to(torch.int64) ^ self._key) + self._calls)
+        places = torch.arange(math.prod(shape), device=base.device)
+        bits = _mix(base[:, None] + _mix(places + 1)[None])
+        return ((bits >> 40) & 0xFFFFFF).to(torch.float32).mul(2.0**-24).reshape(len(base), *shape)
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        """Whole numbers from `low` to `high - 1`: int64, shape (n, *shape)."""
+        return (self.uniform(*shape) * (high - low)).floor().to(torch.int64) + low
+
+
+def _mix(x: Tensor) -> Tensor:
+    """splitmix64's finaliser on signed 64-bit integers; shifts are made unsigned by masks."""
+    x = x + _GAMMA
+    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MIX[0]
+    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MIX[1]
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+
+def random_shift(images: Tensor, random: SampleRandom, pixels: int) -> Tensor:
+    """Move each image by up to `pixels` in both directions, filling with zeros.
+
+    `images` has shape (n, channels, height, width); the result has the same shape and type.
+    """
+    n, _, height, width = images.shape
+    moved = random.integers(-pixels, pixels + 1, 2).to(images.device)
+    padded = torch.nn.functional.pad(images, (pixels, pixels, pixels, pixels))
+    rows = torch.arange(height, device=images.device)[None] + pixels + moved[:, :1]
+    columns = torch.arange(width, device=images.device)[None] + pixels + moved[:, 1:]
+    batch = torch.arange(n, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,195 @@
+"""Average: the mean of weights, over checkpoints (SWA, soups) or along the training (EMA, SWA).
+
+In:    checkpoints of one architecture; or a model that is being trained.
+Out:   weights of the same names, shapes and types.
+Next:  a stage scores and saves them beside the raw ones; `combine.average` makes entries of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
+
+from batteries.errors import DataError, WeightsError
+from batteries.experiment.stage import Stage
+from batteries.train.checkpoint import Checkpoint
+from batteries.train.weights import read_weights
+
+Source = Checkpoint | Path | str | Mapping[str, Any]
+
+
+def average_checkpoints(sources: Sequence[Source], *, part: str = "model") -> dict[str, Tensor]:
+    """Return the mean of the weights of several checkpoints.
+
+    Sums run in float64, one checkpoint in memory at a time; every tensor comes back in its own type.
+    Integer and boolean buffers are taken from the last source. A model with batch norms needs
+    `recompute_batch_norm` afterwards. Stochastic weight averaging: Izmailov et al. 2018, arXiv 1803.05407.
+
+    Parameters
+    ----------
+    sources
+        Checkpoints, files or dicts of tensors, with the same names, shapes and types.
+    part
+        Which weights of each: `model`, or `average`.
+
+    Raises
+    ------
+    WeightsError
+        None given, or names, shapes or types differ; the first difference is named.
+    DataError
+        A weight is NaN or infinite.
+
+    Example
+    -------
+    >>> average_checkpoints([{"w": torch.tensor([1.0])}, {"w": torch.tensor([2.0])}])
+    {'w': tensor([1.5000])}
+
+    """
+    if not sources:
+        raise WeightsError("there is nothing to average: give at least one checkpoint")
+    total: dict[str, Tensor] = {}
+    for number, source in enumerate(sources):
+        weights = read_weights(source, part=part)
+        _check(weights, total, number)
+        for name, tensor in weights.items():
+            if not tensor.is_floating_point():
+                total[name] = tensor.clone()
+            elif number == 0:
+                total[name] = tensor.to(torch.float64)
+            else:
+                total[name] += tensor
+    return {name: (total[name] / len(sources)).to(t.dtype) if t.is_floating_point() else total[name] for name, t in weights.items()}
+
+
+def _check(weights: Mapping[str, Tensor], total: Mapping[str, Tensor], number: int) -> None:
+    for name, tensor in weights.items():
+        if tensor.is_complex():
+            raise WeightsError(f"{name!r} is complex; only real weights are averaged")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataError(f"checkpoint {number + 1}: {name!r} is NaN or infinite; leave it out")
+    if number == 0:
+        return
+    if odd := sorted(set(weights) ^ set(total)):
+        raise WeightsError(f"checkpoints 1 and {number + 1} differ: {odd[0]!r} is in one of them only")
+    for name, tensor in weights.items():
+        if tensor.shape != total[name].shape or tensor.is_floating_point() != total[name].is_floating_point():
+            raise WeightsError(
+                f"checkpoints 1 and {number + 1} differ: {name!r} is {tuple(total[name].shape)} and"
+                f" {tuple(tensor.shape)} {tensor.dtype}"
+            )
+
+
+def averaged(model: nn.Module, stage: Stage) -> AveragedModel | None:
+    """Return the averaged twin that the stage asks for, or None.
+
+    `ema` averages parameters and buffers after every update, with a decay that rises as
+    (1 + n) / (10 + n) up to the stage's; `swa` averages parameters equally after every epoch.
+    """
+    if stage.average is None:
+        return None
+    if stage.average == "swa":
+        return AveragedModel(model)
+    return AveragedModel(model, multi_avg_fn=_warmed_ema(stage.decay), use_buffers=True)
+
+
+def _warmed_ema(decay: float) -> Callable[[Any, Any, Any], None]:
+    @torch.no_grad()
+    def average(means: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        weight = 1.0 - min(decay, (1 + n) / (10 + n))
+        if means[0].is_floating_point():
+            torch._foreach_lerp_(means, currents, weight)
+        else:
+            torch._foreach_copy_(means, currents)
+
+    return average
+
+
+@torch.no_grad()
+def recompute_batch_norm(
+    model: nn.Module, batches: Iterable[Any], forward: Callable[[nn.Module, Any], Any] | None = None
+) -> int:
+    """Set the running statistics of all batch norms to those of `batches`; return how many norms there are.
+
+    The exact mean and variance over all samples, whatever the sizes of the batches, unlike the mean over
+    batches that `torch.optim.swa_utils.update_bn` takes. Only batch norms run in training mode meanwhile;
+    weights are untouched. A model without batch norms is left alone and reads no batch.
+
+    Parameters
+    ----------
+    batches
+        Inputs, on the model's device.
+    forward
+        How to call the model, `forward(model, inputs)`; by default `model(inputs)`.
+
+    Raises
+    ------
+    DataError
+        When there are no batches.
+
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return 0
+    pools = {norm: _Pool() for norm in norms}
+    with _only_norms_training(model, norms):
+        hooks = [norm.register_forward_pre_hook(pools[norm].add) for norm in norms]
+        try:
+            for inputs in batches:
+                forward(model, inputs) if forward else model(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    for norm, pool in pools.items():
+        mean, variance = pool.moments()
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+    return len(norms)
+
+
+@contextmanager
+def _only_norms_training(model: nn.Module, norms: Sequence[nn.Module]) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    for norm in norms:
+        norm.train()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+class _Pool:
+    """Count, sum and sum of squares per channel, in float64, around the first batch's mean."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.shift: Tensor | None = None
+        self.first: Tensor | float = 0.0
+        self.second: Tensor | float = 0.0
+
+    def add(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        values = args[0].detach().transpose(0, 1).flatten(1).double()
+        if self.shift is None:  # squares of distances from a mean nearby lose no digits
+            self.shift = values.mean(dim=1, keepdim=True)
+        values = values - self.shift
+        self.count += values.shape[1]
+        self.first = self.first + values.sum(dim=1)
+        self.second = self.second + values.square().sum(dim=1)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        if self.shift is None:
+            raise DataError("batch norm statistics need at least one batch of training data; none was given")
+        mean = self.first / self.count
+        assert isinstance(mean, Tensor)
+        variance = (self.second / self.count - mean.square()) * (self.count / max(1, self.count - 1))
+        return mean + self.shift.squeeze(1), variance

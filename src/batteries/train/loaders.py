@@ -1,0 +1,148 @@
+"""Loaders: datasets into batches whose order depends on (seed, epoch) and on nothing else.
+
+In:    what `Experiment.dataset` returned: tensors, or a torch Dataset.
+Out:   batches, from any position of any epoch; each sample with its row.
+Next:  the loop trains and predicts with them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from batteries.errors import ExperimentError
+from batteries.experiment.base import Batch
+from batteries.prepare.seed import derive_seed, random_state_kept
+
+
+@dataclass
+class Loader:
+    """Batches of a dataset.
+
+    `shuffle` draws a new order for each epoch from (seed, epoch); the ragged last batch is kept.
+
+    >>> loader = Loader((torch.arange(5.0), torch.arange(5)), batch_size=2, seed=0)
+    >>> [batch.size for batch in loader.epoch(0)]
+    [2, 2, 1]
+    """
+
+    dataset: Any
+    """`(inputs, targets)` or `inputs` as tensors, or a torch Dataset of `(input, target)` or `input`."""
+    _: KW_ONLY
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = False
+    labelled: bool = True
+    """Whether the dataset gives targets."""
+    num_workers: int = 0
+    collate: Callable[[list[Any]], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dataset, TensorDataset):
+            self.dataset = self.dataset.tensors if self.labelled else self.dataset.tensors[0]
+        self._tensors = _as_tensors(self.dataset, labelled=self.labelled)
+        self.size = len(self._tensors[0]) if self._tensors else len(self.dataset)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-self.size // self.batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """Rows in the order of an epoch: int64, shape (size,)."""
+        if not self.shuffle:
+            return torch.arange(self.size)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", epoch))
+        return torch.randperm(self.size, generator=generator)
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from batch number `start` on; skipped ones are never read."""
+        groups = self.order(epoch).split(self.batch_size)[start:]
+        if self._tensors:
+            yield from map(self._gather, groups)
+        else:
+            yield from self._load(epoch, groups)
+
+    def _gather(self, rows: Tensor) -> Batch:
+        assert self._tensors is not None
+        inputs, targets = self._tensors
+        return Batch(inputs[rows], None if targets is None else targets[rows], rows)
+
+    def _load(self, epoch: int, groups: tuple[Tensor, ...]) -> Iterator[Batch]:
+        loader = DataLoader(
+            _Seeded(self.dataset, derive_seed(self.seed, "sample", epoch)),
+            batch_sampler=[rows.tolist() for rows in groups],
+            num_workers=self.num_workers,
+            collate_fn=partial(_collate, self.collate),
+            generator=torch.Generator(),  # else the global one would lose a number to the worker seeds
+        )
+        for data, rows in zip(loader, groups, strict=True):
+            inputs, targets = _pair(data, self.labelled)
+            yield Batch(inputs, targets, rows)
+
+
+class _Seeded(Dataset[Any]):
+    """A dataset whose samples draw from generators seeded by (seed, epoch, row), in any worker."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitems__(self, rows: list[int]) -> list[Any]:
+        with random_state_kept():
+            return [self._sample(row) for row in rows]
+
+    def _sample(self, row: int) -> Any:
+        seed = derive_seed(self.seed, row)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.random.default_generator.manual_seed(seed)
+        return self.dataset[row]
+
+
+def _collate(collate: Callable[[list[Any]], Any] | None, samples: list[Any]) -> Any:
+    return (collate or torch.utils.data.default_collate)(samples)
+
+
+def _as_tensors(dataset: Any, *, labelled: bool) -> tuple[Tensor, Tensor | None] | None:
+    """The (inputs, targets) tensors to gather from, or None for a torch Dataset."""
+    if isinstance(dataset, Tensor):
+        if labelled:
+            raise ExperimentError("dataset returned one tensor for rows that have a target; return (inputs, targets)")
+        return dataset, None
+    if isinstance(dataset, tuple | list) and all(isinstance(part, Tensor) for part in dataset):
+        if len(dataset) != 2 or len(dataset[0]) != len(dataset[1]):
+            shapes = [tuple(part.shape) for part in dataset]
+            raise ExperimentError(f"dataset must return (inputs, targets) of one length, got tensors of shapes {shapes}")
+        return dataset[0], dataset[1]
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or isinstance(dataset, tuple | list | dict):
+        raise ExperimentError(
+            f"dataset must return tensors (inputs, targets) or a torch Dataset with a length, got {type(dataset).__name__}"
+        )
+    return None
+
+
+def _pair(data: Any, labelled: bool) -> tuple[Any, Any]:
+    if not labelled:
+        return (data[0], None) if isinstance(data, tuple | list) and len(data) == 2 else (data, None)
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise ExperimentError(f"a sample of the dataset must be (input, target), got {type(data).__name__}")
+    return data[0], data[1]
+
+
+def grouped(size: int, batches: Iterator[Batch]) -> Iterator[list[Batch]]:
+    """Yield lists of `size` batches, the last one shorter if need be.
+
+    >>> [len(group) for group in grouped(2, iter([1, 2, 3]))]
+    [2, 1]
+    """
+    while group := list(islice(batches, size)):
+        yield group

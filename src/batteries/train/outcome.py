@@ -1,0 +1,131 @@
+"""Outcome: what a trained model says of rows, and how good that is.
+
+In:    a model, rows of a table.
+Out:   predictions with their ids, scores, the files that say a fold is done.
+Next:  the run joins the folds; `combine.average` writes the same for averaged weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from torch import nn
+
+from batteries.errors import BatteriesError, ExperimentError, NonFiniteError
+from batteries.experiment import Experiment, Stage
+from batteries.experiment.predictions import Predictions
+from batteries.files import write_sealed
+from batteries.prepare.folds import Folds
+from batteries.prepare.seed import derive_seed, seed_everything
+from batteries.train.device import Device
+from batteries.train.loaders import Loader
+from batteries.train.loop import predict
+from batteries.train.record import Tables
+
+
+def build_model(experiment: Experiment, fold: int) -> nn.Module:
+    """Return `experiment.model()` as its seed initialises it for a fold."""
+    seed_everything(derive_seed(experiment.seed, "init", fold))
+    model = experiment.model()
+    if not isinstance(model, nn.Module):
+        raise ExperimentError(f"{type(experiment).__name__}.model must return an nn.Module, got {type(model).__name__}")
+    return model
+
+
+def loader_of(experiment: Experiment, table: pl.DataFrame, stage: Stage, *, training: bool, seed: int = 0) -> Loader:
+    """Return the loader of some rows: shuffled for training, in the order of the rows otherwise."""
+    own_collate = type(experiment).collate is not Experiment.collate
+    return Loader(
+        experiment.dataset(table, training=training),
+        batch_size=stage.batch_size or experiment.batch_size,
+        seed=seed,
+        shuffle=training,
+        labelled=experiment.target in table.columns,
+        num_workers=experiment.num_workers,
+        collate=experiment.collate if own_collate else None,
+    )
+
+
+@dataclass
+class Predictor:
+    """Predictions of a model for the rows of tables, under the precision of a stage."""
+
+    experiment: Experiment
+    device: Device
+    stage: Stage
+    after_batch: Callable[[], object]
+
+    def values(self, model: nn.Module, table: pl.DataFrame) -> NDArray[Any]:
+        """One prediction for each row of the table, in its order."""
+        loader = loader_of(self.experiment, table, self.stage, training=False)
+        if loader.size != len(table):
+            raise ExperimentError(f"dataset returned {loader.size} samples for {len(table)} rows; return one each, in order")
+        return predict(
+            self.experiment, model, loader, self.device, precision=self.stage.precision, after_batch=self.after_batch
+        )
+
+    def fold(
+        self, model: nn.Module, folds: Folds, tables: Tables, fold: int
+    ) -> tuple[Predictions, Predictions | None]:
+        """Predictions of the held-out rows of a fold, and of the test table if there is one."""
+        model = model.to(self.device.name)
+        experiment, held_out = self.experiment, tables.train[folds.held_out(fold)]
+        oof = Predictions(
+            held_out[experiment.id],
+            self.values(model, held_out),
+            targets=experiment.targets(held_out),
+            folds=np.full(len(held_out), fold, dtype=np.int64),
+            about={"folds": folds.digest},
+        )
+        if tables.test is None:
+            return oof, None
+        targets = experiment.targets(tables.test) if experiment.target in tables.test.columns else None
+        return oof, Predictions(tables.test[experiment.id], self.values(model, tables.test), targets=targets)
+
+
+def score_all(experiment: Experiment, targets: NDArray[Any], predictions: NDArray[Any]) -> dict[str, float]:
+    """Every metric of the experiment on one set; the ranking one first."""
+    scores = {}
+    for metric in (experiment.metric, *experiment.also):
+        try:
+            scores[metric.name] = metric(targets, predictions)
+        except BatteriesError:
+            raise
+        except Exception as error:
+            raise ExperimentError(
+                f"metric {metric.name!r} failed on targets {targets.shape} {targets.dtype} and predictions"
+                f" {predictions.shape} {predictions.dtype}: {error}"
+            ) from error
+    return scores
+
+
+def write_fold(
+    folder: Path, oof: Predictions, test: Predictions | None, *, experiment: Experiment, notes: Mapping[str, Any]
+) -> dict[str, float]:
+    """Write a fold's predictions, then its scores, which say that it is done."""
+    assert oof.targets is not None
+    scores = score_all(experiment, oof.targets, oof.values)
+    if not np.isfinite(scores[experiment.metric.name]):
+        raise NonFiniteError(f"{folder}: {experiment.metric.name} of the held-out rows is not finite")
+    folder.mkdir(parents=True, exist_ok=True)
+    oof.save(folder / "oof.parquet")
+    if test is not None:
+        test.save(folder / "test.parquet")
+    finite = {name: value if np.isfinite(value) else None for name, value in scores.items()}
+    write_sealed(folder / "fold.json", {**notes, "rows": len(oof), "scores": finite})
+    return scores
+
+
+def mean_of(parts: Sequence[Predictions], name: str) -> Predictions:
+    """The mean of the predictions of several models for the same rows, summed in float64."""
+    total = np.zeros(parts[0].values.shape, dtype=np.float64)
+    for part in parts:
+        total += part.align(parts[0].ids).values
+    values = (total / len(parts)).astype(parts[0].values.dtype)
+    return Predictions(parts[0].ids, values, targets=parts[0].targets, about={"run": name})

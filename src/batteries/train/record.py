@@ -1,0 +1,184 @@
+"""Record: the folder of a run, and how a later start finds it again.
+
+In:    an experiment, its folds, its tables.
+Out:   `runs/digits-001/` with config.json and provenance.json.
+Next:  `train.run` fills it; `score` and `report` read it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from batteries.config import to_plain
+from batteries.errors import CorruptError, ResumeError, UsageError
+from batteries.experiment import Experiment
+from batteries.experiment.load import code_digest, experiment_name, fields_of
+from batteries.experiment.predictions import column_digest
+from batteries.files import digest_of, next_folder, read_sealed, write_sealed
+from batteries.prepare.environment import provenance
+from batteries.prepare.folds import Folds
+
+CONFIG = "config.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What an experiment trains on and predicts, read once."""
+
+    train: pl.DataFrame
+    test: pl.DataFrame | None
+
+    def digests(self) -> dict[str, str | None]:
+        """Digest of every value of both tables."""
+        return {"train": _table_digest(self.train), "test": None if self.test is None else _table_digest(self.test)}
+
+
+def _table_digest(table: pl.DataFrame) -> str:
+    return digest_of([(column.name, column_digest(column)) for column in table])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment with one seed, in its folder, with all its folds."""
+
+    folder: Path
+    config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """`digits-001`."""
+        return self.folder.name
+
+    @property
+    def num_folds(self) -> int:
+        """Folds of the split, trained or not."""
+        return int(self.config["folds"]["n"])
+
+    def fold_folder(self, fold: int) -> Path:
+        """Where a fold keeps its checkpoints, metrics and predictions."""
+        return self.folder / f"fold{fold}"
+
+    def stage_folder(self, fold: int, stage: str) -> Path:
+        """Where a stage of a fold keeps its checkpoints."""
+        return self.fold_folder(fold) / f"stage-{stage}"
+
+    def finished_folds(self) -> list[int]:
+        """Folds that are trained to the end."""
+        return [fold for fold in range(self.num_folds) if (self.fold_folder(fold) / "fold.json").exists()]
+
+    def fold_result(self, fold: int) -> dict[str, Any]:
+        """Scores of a finished fold, and the checkpoint they are of."""
+        return read_sealed(self.fold_folder(fold) / "fold.json")
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open a run that exists. Raises UsageError when the folder holds none."""
+        if not (folder / CONFIG).exists():
+            raise UsageError(f"{folder} is not a run; runs there: {', '.join(_names(folder.parent)) or 'none'}")
+        config = read_sealed(folder / CONFIG)
+        if config["kind"] != "run":
+            raise UsageError(f"{folder.name} is {_a(config['kind'])}, not a run; runs: {', '.join(_names(folder.parent))}")
+        return cls(folder, config)
+
+
+def open_run(experiment: Experiment, folds: Folds, tables: Tables, root: Path, *, resume: str | None = None) -> Run:
+    """Return the run of exactly this experiment, code, data and folds: the one there is, or a new one.
+
+    `resume` names a run to go on with although the experiment's code changed since; fields, stages,
+    data and folds must be the same.
+
+    Raises
+    ------
+    ResumeError
+        When `resume` names a run that differs in more than code; every difference is listed.
+
+    """
+    config = config_of(experiment, folds, tables)
+    if resume is not None:
+        return _resumed(Run.open(root / resume), config)
+    for run in reversed(all_runs(root)):
+        if run.config["identity"] == config["identity"]:
+            return run
+    folder = next_folder(root, experiment_name(experiment))
+    write_sealed(folder / "provenance.json", provenance(root.resolve().parent))
+    write_sealed(folder / CONFIG, {**config, "name": folder.name})
+    return Run.open(folder)
+
+
+def all_runs(root: Path) -> list[Run]:
+    """Return the runs in `root`, in the order of their names; a damaged one is named in a warning."""
+    runs = []
+    for path in sorted(root.glob(f"*/{CONFIG}")):
+        try:
+            config = read_sealed(path)
+        except CorruptError as error:
+            warnings.warn(f"{error}; going on without this run", stacklevel=2)
+            continue
+        if config["kind"] == "run":
+            runs.append(Run(path.parent, config))
+    return runs
+
+
+def config_of(experiment: Experiment, folds: Folds, tables: Tables) -> dict[str, Any]:
+    """Return all that decides a run's result, as plain data, and one digest of it: `identity`."""
+    decides = {
+        "schema": _SCHEMA,
+        "kind": "run",
+        "experiment": {
+            "name": experiment_name(experiment),
+            "class": type(experiment).__name__,
+            "file": Path(inspect.getfile(type(experiment))).name,
+        },
+        "fields": fields_of(experiment),
+        "stages": [to_plain(stage) for stage in experiment.checked_stages()],
+        "metric": {"name": experiment.metric.name, "higher_is_better": experiment.metric.higher_is_better},
+        "also": [metric.name for metric in experiment.also],
+        "columns": {"id": experiment.id, "target": experiment.target},
+        "folds": {"n": folds.n, "strategy": folds.strategy, "digest": folds.digest},
+        "data": tables.digests(),
+        "code": code_digest(experiment),
+    }
+    return {**decides, "rows": len(tables.train), "identity": digest_of(decides)}
+
+
+def _resumed(run: Run, config: Mapping[str, Any]) -> Run:
+    differences = [
+        f"{key}: {run.config[key]} then, {config[key]} now"
+        for key in ("fields", "stages", "metric", "folds", "data")
+        if run.config[key] != config[key]
+    ]
+    if differences:
+        raise ResumeError(
+            f"{run.name} cannot go on with another experiment.\n  " + "\n  ".join(differences)
+            + "\nPut it back, or train a new run: batteries train"
+        )
+    if run.config["code"] != config["code"]:
+        warnings.warn(f"{run.name} goes on with code that changed since it began", stacklevel=2)
+    return run
+
+
+def unfinished_namesakes(run: Run) -> list[str]:
+    """Earlier runs of the same experiment that never finished, and so may be what the user meant to go on with."""
+    return [
+        other.name
+        for other in all_runs(run.folder.parent)
+        if other.config["experiment"] == run.config["experiment"]
+        and other.name != run.name
+        and len(other.finished_folds()) < other.num_folds
+    ]
+
+
+def _names(root: Path) -> list[str]:
+    return [run.name for run in all_runs(root)]
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

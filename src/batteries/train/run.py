@@ -1,0 +1,176 @@
+"""Run: every fold, every stage, recorded so that it goes on after a crash.
+
+In:    an experiment and its folds.
+Out:   `runs/digits-001/`: checkpoints, metrics, fold scores, out-of-fold and test predictions.
+Next:  `score` enters it into the ledger.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from batteries.errors import Interrupted, UsageError
+from batteries.experiment import Experiment, Stage
+from batteries.experiment.predictions import Predictions, out_of_fold
+from batteries.files import locked
+from batteries.prepare.folds import split
+from batteries.prepare.table import test_table, training_table
+from batteries.progress import Progress
+from batteries.train.checkpoint import Checkpoint, Checkpoints
+from batteries.train.device import Device
+from batteries.train.interrupt import Interrupts
+from batteries.train.outcome import Predictor, build_model, mean_of, write_fold
+from batteries.train.record import Run, Tables, open_run, unfinished_namesakes
+from batteries.train.stage import StageOfFold, Trainer, chosen
+from batteries.train.weights import load_weights
+
+Say = Callable[[str], object]
+
+
+def train_run(
+    experiment: Experiment,
+    root: Path | str = "runs",
+    *,
+    device: str = "auto",
+    folds: Sequence[int] | None = None,
+    resume: str | None = None,
+    progress: bool = True,
+    say: Say = lambda text: None,
+) -> Run:
+    """Train an experiment over its folds, or go on where a former call was stopped.
+
+    Parameters
+    ----------
+    experiment
+        What to train. The same experiment, code, data and folds find their former run again.
+    root
+        Folder of all runs; `folds.parquet` in it is made at the first call.
+    device
+        `auto`, `cpu`, `cuda:1`.
+    folds
+        Only these folds; all by default.
+    resume
+        A run to go on with although the code changed.
+    progress
+        Whether to show a bar.
+    say
+        Called with a line for each finished fold and notable event; all lines are in train.log too.
+
+    Raises
+    ------
+    Interrupted
+        Ctrl-C or SIGTERM, after saving; the same call goes on.
+    NonFiniteError
+        A loss, or every score of a stage, is not finite.
+    BusyError
+        Another process trains this run.
+
+    Example
+    -------
+    >>> run = train_run(load_experiment("digits"), "digits/runs")  # doctest: +SKIP
+
+    """
+    root = Path(root)
+    tables = Tables(training_table(experiment), test_table(experiment))
+    split_ = split(experiment, root, table=tables.train)
+    run = open_run(experiment, split_, tables, root, resume=resume)
+    wanted = _wanted(folds, split_.n)
+    with locked(run.folder), _Log(run, say) as log:
+        todo = [fold for fold in wanted if fold not in run.finished_folds()]
+        _announce(run, todo, log)
+        with Interrupts() as interrupts, Progress(run.name, total=1, show=progress) as bar:
+            trainer = Trainer(experiment, run, split_, tables, Device.pick(device), log, log.write, interrupts, bar)
+            bar.total = sum(trainer.updates(fold, stage) for fold in todo for stage in experiment.checked_stages())
+            _train_folds(trainer, todo)
+        collect(experiment, run, tables)
+    return run
+
+
+def _wanted(folds: Sequence[int] | None, n: int) -> list[int]:
+    wanted = sorted(set(range(n) if folds is None else folds))
+    if outside := [fold for fold in wanted if not 0 <= fold < n]:
+        raise UsageError(f"there is no fold {outside[0]}; folds are numbered 0 to {n - 1}")
+    return wanted
+
+
+def _announce(run: Run, todo: Sequence[int], log: _Log) -> None:
+    if not todo:
+        log(f"{run.name} is already complete")
+    elif run.finished_folds() or any(run.fold_folder(fold).exists() for fold in todo):
+        log(f"{run.name} goes on: folds {', '.join(map(str, todo))} are to do")
+    else:
+        log(f"{run.name} begins: folds {', '.join(map(str, todo))}")
+        for other in unfinished_namesakes(run):
+            log(f"{other} is unfinished and differs in code, fields or data; to go on with it: --resume {other}")
+
+
+class _Log:
+    """Lines for train.log, and for whoever watches."""
+
+    def __init__(self, run: Run, say: Say) -> None:
+        self._path, self._say = run.folder / "train.log", say
+
+    def __enter__(self) -> _Log:
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.write(f"stopped: {type(error).__name__}: {error}")
+        self._file.close()
+
+    def write(self, text: str) -> None:
+        """Note a line in the file."""
+        self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+        self._file.flush()
+
+    def __call__(self, text: str) -> None:
+        self.write(text)
+        self._say(text)
+
+
+def _train_folds(trainer: Trainer, todo: Sequence[int]) -> None:
+    for fold in todo:
+        try:
+            _train_fold(trainer, fold)
+        except Interrupted as stop:
+            message = f"{stop} in fold {fold} of {trainer.run.name}; all is saved. The same command goes on from there"
+            raise Interrupted(message, signum=stop.exit_code - 128) from stop
+
+
+def _train_fold(trainer: Trainer, fold: int) -> None:
+    began, steps = time.monotonic(), 0
+    previous: Checkpoints | None = None
+    for stage in trainer.experiment.checked_stages():
+        previous = StageOfFold(trainer, fold, stage, first_step=steps).train(previous)
+        steps += trainer.updates(fold, stage)
+    assert previous is not None
+    scores = _predict_fold(trainer, fold, stage, chosen(previous))
+    metric = trainer.experiment.metric.name
+    trainer.say(f"fold {fold}: {metric} {scores[metric]:.5f}  ({time.monotonic() - began:.1f} s)")
+
+
+def _predict_fold(trainer: Trainer, fold: int, stage: Stage, checkpoint: Checkpoint) -> dict[str, float]:
+    """Predict the held-out and the test rows with the chosen weights; fold.json, last, says the fold is done."""
+    model = build_model(trainer.experiment, fold)
+    load_weights(model, checkpoint, part=checkpoint.info["weights"])
+    predictor = Predictor(trainer.experiment, trainer.device, stage, trainer.interrupts.check)
+    oof, test = predictor.fold(model, trainer.folds, trainer.tables, fold)
+    notes = {"fold": fold, "stage": stage.name, "checkpoint": checkpoint.path.name, "chosen_on": "this fold"}
+    notes |= {key: checkpoint.info[key] for key in ("epoch", "weights")}
+    return write_fold(trainer.run.fold_folder(fold), oof, test, experiment=trainer.experiment, notes=notes)
+
+
+def collect(experiment: Experiment, run: Run, tables: Tables) -> None:
+    """Join the finished folds: `oof.parquet` with every row once, `test.parquet` with the mean over the folds."""
+    done = run.finished_folds()
+    parts = [Predictions.load(run.fold_folder(fold) / "oof.parquet") for fold in done]
+    complete = len(done) == run.num_folds
+    oof = out_of_fold(parts, tables.train[experiment.id], complete=complete)
+    oof = Predictions(oof.ids, oof.values, targets=oof.targets, folds=oof.folds, about={**oof.about, "run": run.name})
+    oof.save(run.folder / "oof.parquet")
+    tests = [run.fold_folder(fold) / "test.parquet" for fold in done]
+    if tables.test is not None:
+        mean_of([Predictions.load(path) for path in tests], run.name).save(run.folder / "test.parquet")
