@@ -24,7 +24,7 @@ from batteries.errors import BusyError, CorruptError, NotSafeError, ResourceErro
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10)}
-_SEAL = "sha256"
+_SEAL = "seal"
 
 
 def safe_name(name: str, what: str = "name") -> str:
@@ -185,7 +185,9 @@ def next_folder(root: Path, stem: str) -> Path:
     """Make and return the first free `root/stem-001`, `-002`, ...; two processes never get the same one."""
     safe_name(stem)
     root.mkdir(parents=True, exist_ok=True)
-    taken = [int(p.name.rpartition("-")[2]) for p in root.glob(f"{stem}-*") if re.fullmatch(r"\d+", p.name[len(stem) + 1 :])]
+    taken = [
+        int(p.name.rpartition("-")[2]) for p in root.glob(f"{stem}-*") if re.fullmatch(r"\d+", p.name[len(stem) + 1 :])
+    ]
     number = max(taken, default=0) + 1
     while True:
         folder = root / f"{stem}-{number:03d}"

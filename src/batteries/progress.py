@@ -35,7 +35,9 @@ class Progress:
         self._next = time.monotonic() + (_BAR_EVERY if self._bar else _LINE_EVERY)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.update(self._done, self.total, self._note)
             self._bar.close()
@@ -70,7 +72,11 @@ class _Bar:
 
         columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%"))
         self._rich = Rich(
-            *columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True), transient=True
+            *columns,
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            transient=True,
         )
         self._task = self._rich.add_task(title, total=None, note="")
         self._rich.start()

@@ -79,7 +79,9 @@ def _experiment_path(folder: Path, file: str) -> Path:
         raise ExperimentError(f"{file!r} is not an experiment's name; give a file of {folder}, such as {DEFAULT_FILE}")
     if not path.is_file():
         others = sorted(p.name for p in folder.glob("*.py"))
-        hint = f"it has {', '.join(others)}" if others else "go to an experiment folder, or make one: batteries new NAME"
+        hint = (
+            f"it has {', '.join(others)}" if others else "go to an experiment folder, or make one: batteries new NAME"
+        )
         raise ExperimentError(f"{folder.resolve()} has no {name}: {hint}")
     if path.stem in sys.stdlib_module_names:
         raise ExperimentError(f"{name} hides Python's own module {path.stem!r}; rename the file")
@@ -97,7 +99,7 @@ def _import(path: Path) -> ModuleType:
     except SyntaxError as error:
         line = (error.text or "").strip()
         raise ExperimentError(
-            f"{Path(error.filename or path).name}, line {error.lineno}: {error.msg}: {line}\nMend the line and run again."
+            f"{Path(error.filename or path).name}, line {error.lineno}: {error.msg}: {line}\nMend it and run again."
         ) from error
     except ModuleNotFoundError as error:
         raise ExperimentError(f"{path.name} imports {error.name!r}, which is not installed: pip install it") from error
@@ -134,7 +136,7 @@ def _experiment_class(module: ModuleType, path: Path) -> type[Experiment]:
 def _check_class(cls: type[Experiment], path: Path) -> None:
     if undeclared := [n for n in vars(cls).get("__annotations__", {}) if n not in cls.__dataclass_fields__]:
         raise ExperimentError(
-            f"{path.name}: {cls.__name__}.{undeclared[0]} is not a field; write @dataclass(kw_only=True) above the class"
+            f"{path.name}: {cls.__name__}.{undeclared[0]} is not a field; put @dataclass(kw_only=True) above it"
         )
     if not hasattr(cls, "metric"):
         raise ExperimentError(f"{path.name}: {cls.__name__} has no metric; add: metric = bt.Metric.accuracy()")
@@ -157,7 +159,9 @@ def describe(error: BaseException, folder: Path) -> str:
 def experiment_name(experiment: Experiment) -> str:
     """`DigitsMlp` -> `digits-mlp`: what its runs are called."""
     name = type(experiment).__name__
-    return "".join(f"-{c.lower()}" if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name))
+    return "".join(
+        f"-{c.lower()}" if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name)
+    )
 
 
 def fields_of(experiment: Experiment) -> dict[str, Any]:

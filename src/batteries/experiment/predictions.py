@@ -57,7 +57,9 @@ class Predictions:
             twice = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
             raise PredictionsError(f"{len(twice)} ids are predicted more than once (first: {twice.head(5).to_list()})")
         if self.values.ndim not in (1, 2) or self.values.dtype.kind not in "fiub":
-            raise PredictionsError(f"predictions must be numbers of shape (n,) or (n, columns), got {self.values.dtype} {self.values.shape}")
+            raise PredictionsError(
+                f"predictions must be numbers, (n,) or (n, columns), got {self.values.dtype} {self.values.shape}"
+            )
         if len(bad := np.flatnonzero(~np.isfinite(self.values.reshape(len(ids), -1)).all(axis=1))):
             first = ids.gather(bad[:5]).to_list()
             raise PredictionsError(f"{len(bad)} of {len(ids)} predictions are NaN or infinite (first ids: {first})")

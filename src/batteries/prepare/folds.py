@@ -73,11 +73,11 @@ class Stratified:
         column = _column(table, self.column)
         _enough(self.n, table)
         counts = column.value_counts(sort=True)
-        if (rarest := counts["count"].min()) < self.n:  # type: ignore[operator]
+        if (rarest := int(counts["count"].to_numpy().min())) < self.n:
             rare = counts.filter(pl.col("count") < self.n)[self.column].to_list()
             raise FoldsError(
                 f"{len(rare)} classes of {self.column!r} have fewer rows than the {self.n} folds (the rarest {rarest};"
-                f" first: {rare[:5]}); use Stratified({self.column!r}, n={max(2, int(rarest))}) or KFold(n={self.n})"  # type: ignore[arg-type]
+                f" first: {rare[:5]}); use Stratified({self.column!r}, n={max(2, rarest)}) or KFold(n={self.n})"
             )
         return _held_out(Splitter(self.n, shuffle=True, random_state=self.seed), table, y=_codes(column))
 
@@ -189,7 +189,7 @@ class Folds:
                 what = "ids" if name == id else f"column {name!r}"
                 raise FoldsError(
                     f"the folds were made from another table: its {what} changed ({len(self.ids)} rows then,"
-                    f" {len(table)} now). Put the old table back, or move runs/folds.parquet away and run: batteries split"
+                    f" {len(table)} now). Put the old table back, or move runs/folds.parquet away: batteries split"
                 )
 
     def save(self, path: Path) -> None:
@@ -256,7 +256,7 @@ def split(experiment: Experiment, root: Path | str = "runs", *, table: pl.DataFr
     folds.check(table, experiment.id)
     if describe(strategy) != folds.strategy:
         raise FoldsError(
-            f"{path} holds {folds.strategy}, the experiment asks for {describe(strategy)}; scores on two splits cannot be"
-            " compared. Keep the old split, or start another folder: batteries train -C OTHER"
+            f"{path} holds {folds.strategy}, the experiment asks for {describe(strategy)}; scores on two splits"
+            " cannot be compared. Put the declared strategy back, or move the file away with the runs made on it"
         )
     return folds

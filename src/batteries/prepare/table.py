@@ -37,7 +37,9 @@ def _checked(experiment: Experiment, table: Any, method: str) -> pl.DataFrame:
     if isinstance(table, pl.LazyFrame):
         table = table.collect()
     if not isinstance(table, pl.DataFrame):
-        raise DataError(f"{where} must return a polars DataFrame, got {type(table).__name__}; pl.DataFrame(...) makes one")
+        raise DataError(
+            f"{where} must return a polars DataFrame, got {type(table).__name__}; pl.DataFrame(...) makes one"
+        )
     if not len(table):
         raise DataError(f"{where} has no rows")
     if experiment.id not in table.columns:
@@ -51,7 +53,9 @@ def _checked(experiment: Experiment, table: Any, method: str) -> pl.DataFrame:
 
 def _check_ids(ids: pl.Series, where: str) -> None:
     if not (ids.dtype.is_integer() or ids.dtype == pl.String):
-        raise DataError(f"{where}: ids in {ids.name!r} must be whole numbers or texts, got {ids.dtype}; cast the column")
+        raise DataError(
+            f"{where}: ids in {ids.name!r} must be whole numbers or texts, got {ids.dtype}; cast the column"
+        )
     if empty := ids.null_count():
         raise DataError(f"{where}: {empty} of {len(ids)} ids in {ids.name!r} are empty")
     if ids.n_unique() != len(ids):

@@ -65,7 +65,10 @@ def average_checkpoints(sources: Sequence[Source], *, part: str = "model") -> di
                 total[name] = tensor.to(torch.float64)
             else:
                 total[name] += tensor
-    return {name: (total[name] / len(sources)).to(t.dtype) if t.is_floating_point() else total[name] for name, t in weights.items()}
+    return {
+        name: (total[name] / len(sources)).to(t.dtype) if t.is_floating_point() else total[name]
+        for name, t in weights.items()
+    }
 
 
 def _check(weights: Mapping[str, Tensor], total: Mapping[str, Tensor], number: int) -> None:

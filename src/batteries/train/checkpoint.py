@@ -129,7 +129,9 @@ class Checkpoints:
         """
         plain = {name: _plain(value) for name, value in state.items()}
         if bad := _non_finite(plain.get("model")):
-            raise NonFiniteError(f"weight {bad!r} is NaN or infinite; nothing was saved. Lower the learning rate or clip")
+            raise NonFiniteError(
+                f"weight {bad!r} is NaN or infinite; nothing was saved. Lower the learning rate or clip"
+            )
         number = self._all[-1].number + 1 if self._all else 1
         path = Path(self.folder) / f"checkpoint-{number:06d}.pt"
         sha256 = write_atomic(path, lambda file: torch.save(plain, file))
@@ -244,5 +246,3 @@ def _non_finite(weights: object) -> str | None:
         return None
     floating = {n: t for n, t in weights.items() if isinstance(t, Tensor) and t.is_floating_point()}
     return next((name for name, tensor in floating.items() if not torch.isfinite(tensor).all()), None)
-
-

@@ -38,7 +38,9 @@ class Device:
         except (RuntimeError, AssertionError) as error:
             has = f"{torch.accelerator.device_count()} accelerators" if torch.accelerator.is_available() else "only cpu"
             reason = str(error).splitlines()[0]
-            raise UsageError(f"device {name!r} cannot be used ({reason}); this machine has {has}: --device auto") from None
+            raise UsageError(
+                f"device {name!r} cannot be used ({reason}); this machine has {has}: --device auto"
+            ) from None
         return cls(device)
 
     def place(self, data: Any) -> Any:

@@ -33,7 +33,9 @@ class Interrupts:
             self._before = {signum: signal.signal(signum, self._note) for signum in _SIGNALS}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._restore()
 
     def _note(self, signum: int, frame: FrameType | None) -> None:

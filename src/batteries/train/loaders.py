@@ -65,7 +65,7 @@ class Loader:
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch number `start` on; skipped ones are never read."""
-        groups = self.order(epoch).split(self.batch_size)[start:]
+        groups = torch.split(self.order(epoch), self.batch_size)[start:]
         if self._tensors:
             yield from map(self._gather, groups)
         else:
@@ -104,7 +104,7 @@ class _Seeded(Dataset[Any]):
         seed = derive_seed(self.seed, row)
         random.seed(seed)
         np.random.seed(seed)
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return self.dataset[row]
 
 
@@ -121,11 +121,16 @@ def _as_tensors(dataset: Any, *, labelled: bool) -> tuple[Tensor, Tensor | None]
     if isinstance(dataset, tuple | list) and all(isinstance(part, Tensor) for part in dataset):
         if len(dataset) != 2 or len(dataset[0]) != len(dataset[1]):
             shapes = [tuple(part.shape) for part in dataset]
-            raise ExperimentError(f"dataset must return (inputs, targets) of one length, got tensors of shapes {shapes}")
+            raise ExperimentError(
+                f"dataset must return (inputs, targets) of one length, got tensors of shapes {shapes}"
+            )
         return dataset[0], dataset[1]
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or isinstance(dataset, tuple | list | dict):
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or isinstance(
+        dataset, tuple | list | dict
+    ):
         raise ExperimentError(
-            f"dataset must return tensors (inputs, targets) or a torch Dataset with a length, got {type(dataset).__name__}"
+            "dataset must return tensors (inputs, targets) or a torch Dataset with a length,"
+            f" got {type(dataset).__name__}"
         )
     return None
 

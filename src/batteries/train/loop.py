@@ -102,11 +102,12 @@ def _update(
             loss = _scalar(experiment.training_step(forward, batch))
         if len(group) > 1:
             loss = loss * (batch.size / count)
-        state.scaler.scale(loss).backward()
+        torch.autograd.backward(state.scaler.scale(loss))
         mean += loss.detach()
     if not torch.isfinite(mean):
         raise NonFiniteError(
-            f"stage {stage.name!r}: the loss became {float(mean)} in epoch {state.epoch + 1}, update {state.update + 1}."
+            f"stage {stage.name!r}: the loss became {float(mean)} in epoch {state.epoch + 1},"
+            f" update {state.update + 1}."
             f" Finished epochs are saved. Lower lr ({stage.lr:g}), set clip=1.0, or look at the data of that batch"
         )
     if stage.clip is not None:
@@ -150,7 +151,8 @@ def predict(
         if not isinstance(predicted, Tensor) or len(predicted) != batch.size or predicted.ndim > 2:
             shape = tuple(predicted.shape) if isinstance(predicted, Tensor) else type(predicted).__name__
             raise ExperimentError(
-                f"predict_step must return shape ({batch.size},) or ({batch.size}, columns) for {batch.size} samples, got {shape}"
+                f"predict_step must return ({batch.size},) or ({batch.size}, columns) for {batch.size} samples,"
+                f" got {shape}"
             )
         outputs.append(predicted.float())
         rows.append(batch.rows)

@@ -59,20 +59,21 @@ class Predictor:
     experiment: Experiment
     device: Device
     stage: Stage
-    after_batch: Callable[[], object]
+    after_batch: Callable[[], object] = bool
+    """Called between batches; what it raises ends the prediction."""
 
     def values(self, model: nn.Module, table: pl.DataFrame) -> NDArray[Any]:
         """One prediction for each row of the table, in its order."""
         loader = loader_of(self.experiment, table, self.stage, training=False)
         if loader.size != len(table):
-            raise ExperimentError(f"dataset returned {loader.size} samples for {len(table)} rows; return one each, in order")
+            raise ExperimentError(
+                f"dataset returned {loader.size} samples for {len(table)} rows; return one each, in order"
+            )
         return predict(
             self.experiment, model, loader, self.device, precision=self.stage.precision, after_batch=self.after_batch
         )
 
-    def fold(
-        self, model: nn.Module, folds: Folds, tables: Tables, fold: int
-    ) -> tuple[Predictions, Predictions | None]:
+    def fold(self, model: nn.Module, folds: Folds, tables: Tables, fold: int) -> tuple[Predictions, Predictions | None]:
         """Predictions of the held-out rows of a fold, and of the test table if there is one."""
         model = model.to(self.device.name)
         experiment, held_out = self.experiment, tables.train[folds.held_out(fold)]

@@ -85,7 +85,9 @@ class Run:
             raise UsageError(f"{folder} is not a run; runs there: {', '.join(_names(folder.parent)) or 'none'}")
         config = read_sealed(folder / CONFIG)
         if config["kind"] != "run":
-            raise UsageError(f"{folder.name} is {_a(config['kind'])}, not a run; runs: {', '.join(_names(folder.parent))}")
+            raise UsageError(
+                f"{folder.name} is {_a(config['kind'])}, not a run; runs: {', '.join(_names(folder.parent))}"
+            )
         return cls(folder, config)
 
 
@@ -157,7 +159,8 @@ def _resumed(run: Run, config: Mapping[str, Any]) -> Run:
     ]
     if differences:
         raise ResumeError(
-            f"{run.name} cannot go on with another experiment.\n  " + "\n  ".join(differences)
+            f"{run.name} cannot go on with another experiment.\n  "
+            + "\n  ".join(differences)
             + "\nPut it back, or train a new run: batteries train"
         )
     if run.config["code"] != config["code"]:

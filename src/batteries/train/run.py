@@ -113,7 +113,7 @@ class _Log:
         self._path, self._say = run.folder / "train.log", say
 
     def __enter__(self) -> _Log:
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+        self._file = open(self._path, "a", encoding="utf-8")
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -172,7 +172,9 @@ class StageOfFold:
         )
         after = [*scores, score if np.isfinite(score) else None]
         if after[-1] is None:
-            self.trainer.say(f"{self.title}, epoch {self.state.epoch}: {experiment.metric.name} is {score}; it counts as worst")
+            self.trainer.say(
+                f"{self.title}, epoch {self.state.epoch}: {experiment.metric.name} is {score}; it counts as worst"
+            )
         notes = {"evaluated": True, "scores": after, "log": self.metrics.position()}
         self.checkpoints.score(checkpoint, score, info=notes)
         line = f"{self.title} epoch {self.state.epoch}/{self.stage.epochs}: {experiment.metric.name} {score:.5f}"

@@ -56,7 +56,9 @@ def load_weights(model: nn.Module, source: Checkpoint | Path | str | Mapping[str
     ]
     if wrong:
         more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise WeightsError(f"the weights of {_named(source)} do not fit {type(model).__name__}: {'; '.join(wrong[:5])}{more}")
+        raise WeightsError(
+            f"the weights of {_named(source)} do not fit {type(model).__name__}: {'; '.join(wrong[:5])}{more}"
+        )
     model.load_state_dict(weights)
 
 

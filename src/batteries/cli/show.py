@@ -1,0 +1,49 @@
+"""Show: tables that fit 80 columns, or the same as JSON.
+
+In:    rows that the library returned.
+Out:   text on standard output.
+Next:  people read the tables, scripts the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+Cell = str | int | float | None
+
+
+def as_json(data: object) -> None:
+    """Print plain data as JSON."""
+    print(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def table(rows: Sequence[Mapping[str, Cell]]) -> None:
+    """Print rows under their keys; columns that are empty throughout are left out."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    names = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for position, name in enumerate(names):
+        drawn.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(_text(row[name]) for name in names))
+    Console(highlight=False, markup=False).print(drawn)
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell:.5f}" if isinstance(cell, float) else str(cell)
+
+
+def brief(noise: float | None) -> str | None:
+    """`0.0036`: a deviation needs fewer digits than what it is of."""
+    return None if noise is None else f"{noise:.4f}"
+
+
+def signed(difference: float | None) -> str | None:
+    """`+0.01046`."""
+    return None if difference is None else f"{difference:+.5f}"

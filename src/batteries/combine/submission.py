@@ -1,0 +1,177 @@
+"""Submission: a file for the leaderboard, checked before it costs a try.
+
+In:    an entry with test predictions; the sample submission.
+Out:   `runs/submission-001/submission.csv` and its record with the SHA-256.
+Next:  `leaderboard` notes what it scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from batteries.errors import SubmissionError
+from batteries.experiment import Experiment
+from batteries.experiment.metric import most_probable
+from batteries.experiment.predictions import Predictions
+from batteries.files import next_folder, write_atomic, write_sealed
+from batteries.score.board import submissions
+from batteries.score.entry import Entry
+from batteries.score.ledger import Ledger
+
+FILE = "submission.csv"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A checked file, and where it came from."""
+
+    path: Path
+    entry: str
+    sha256: str
+    table: pl.DataFrame
+
+    @property
+    def name(self) -> str:
+        """`submission-001`."""
+        return self.path.parent.name
+
+
+def submit(entry: Entry, experiment: Experiment, root: Path | str = "runs") -> Submission:
+    """Write the test predictions of an entry as the sample submission asks, and note the file in the ledger.
+
+    Without a sample, the columns are the experiment's id and target. A file of the same entry and the
+    same bytes is not made twice: the first is returned.
+
+    Raises
+    ------
+    SubmissionError
+        When the entry has no test predictions, or they do not fit the sample: ids, columns, types, range.
+
+    """
+    predictions = entry.test()
+    if predictions is None:
+        raise SubmissionError(f"{entry.name} has no test predictions: its experiment's test_table() returns None")
+    table = submission_table(predictions, experiment.sample_submission(), experiment)
+    text = table.write_csv().encode()
+    for known in submissions(root):
+        if known["entry"] == entry.name and known["sha256"] == sha256(text).hexdigest():
+            return Submission(Path(root) / known["name"] / FILE, entry.name, known["sha256"], table)
+    folder = next_folder(Path(root), "submission")
+    digest = write_atomic(folder / FILE, lambda file: file.write(text))
+    notes: Mapping[str, Any] = {
+        "name": folder.name,
+        "entry": entry.name,
+        "file": FILE,
+        "sha256": digest,
+        "rows": len(table),
+        "members": entry.config.get("members", {entry.name: 1.0}),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_sealed(folder / "submission.json", notes)
+    with Ledger(root) as ledger:
+        ledger.add_entry(entry.config)
+        ledger.add_submission(folder.name, entry=entry.name, file=FILE, sha256=digest, rows=len(table))
+    return Submission(folder / FILE, entry.name, digest, table)
+
+
+def submission_table(predictions: Predictions, sample: pl.DataFrame | None, experiment: Experiment) -> pl.DataFrame:
+    """Return predictions in the columns, order and types of `sample`.
+
+    One column asked of several class probabilities takes the most probable class (its name, where the
+    experiment has `classes`); a column of whole numbers takes rounded predictions.
+    """
+    if sample is None:
+        sample = pl.DataFrame({experiment.id: predictions.ids, experiment.target: np.zeros(len(predictions))})
+        sample = _typed_like(sample, experiment, predictions)
+    asked, columns = _sample_parts(sample, predictions)
+    values = predictions.align(asked).values
+    names = [name for name in sample.columns if name != asked.name]
+    filled = [
+        _column(name, values[:, position] if columns > 1 else values, sample[name], experiment)
+        for position, name in enumerate(names)
+    ]
+    table = pl.DataFrame([asked, *filled])
+    check_submission(table, sample)
+    return table
+
+
+def _typed_like(sample: pl.DataFrame, experiment: Experiment, predictions: Predictions) -> pl.DataFrame:
+    if predictions.values.ndim == 2:
+        return sample.with_columns(pl.col(experiment.target).cast(pl.String if experiment.classes else pl.Int64))
+    return sample
+
+
+def _sample_parts(sample: pl.DataFrame, predictions: Predictions) -> tuple[pl.Series, int]:
+    """The sample's ids (its first column), and how many prediction columns it takes; refused unless both fit."""
+    if sample.width < 2 or not len(sample):
+        raise SubmissionError(
+            f"the sample submission has {sample.width} columns and {len(sample)} rows; it needs ids and predictions"
+        )
+    asked, given = sample.to_series(0), predictions.ids
+    if asked.dtype.is_integer() != given.dtype.is_integer():
+        raise SubmissionError(
+            f"ids of the sample are {asked.dtype}, ids of the predictions {given.dtype}; read both alike"
+        )
+    missing, extra = set(asked.to_list()) - set(given.to_list()), set(given.to_list()) - set(asked.to_list())
+    if missing or extra:
+        raise SubmissionError(
+            f"the sample has {len(asked)} ids, the predictions {len(given)}: {len(missing)} are only in the sample"
+            f" (first: {sorted(missing)[:5]}), {len(extra)} only in the predictions (first: {sorted(extra)[:5]})"
+        )
+    wanted, have = sample.width - 1, predictions.values.shape[1] if predictions.values.ndim == 2 else 1
+    if wanted not in (1, have):
+        raise SubmissionError(
+            f"the sample has {wanted} prediction columns, the predictions {have}: {sample.columns[1:]}"
+        )
+    return asked, wanted
+
+
+def _column(name: str, values: NDArray[Any], like: pl.Series, experiment: Experiment) -> pl.Series:
+    if values.ndim == 2 or (like.dtype == pl.String and experiment.classes):
+        codes = most_probable(values)
+        if like.dtype == pl.String and experiment.classes:
+            return pl.Series(name, [experiment.classes[code] for code in codes])
+        values = codes
+    if like.dtype == pl.String:
+        raise SubmissionError(f"column {name!r} of the sample holds texts; give the experiment classes = (...)")
+    if like.dtype.is_integer() and values.dtype.kind == "f":
+        values = np.rint(values)
+    return pl.Series(name, values).cast(like.dtype if like.dtype.is_integer() else pl.Float64)
+
+
+def check_submission(table: pl.DataFrame, sample: pl.DataFrame) -> None:
+    """Refuse a table that differs from the sample in columns, order, ids or types, or holds NaN.
+
+    Raises
+    ------
+    SubmissionError
+        Naming the column and the first ids.
+
+    """
+    if table.columns != sample.columns:
+        raise SubmissionError(f"columns are {table.columns}, the sample asks for {sample.columns}")
+    ids = table.to_series(0)
+    if ids.to_list() != sample.to_series(0).to_list():
+        raise SubmissionError(f"ids of column {ids.name!r} differ from the sample's, or come in another order")
+    for name in table.columns[1:]:
+        column, like = table[name], sample[name]
+        if column.dtype.is_numeric() != like.dtype.is_numeric():
+            raise SubmissionError(f"column {name!r} is {column.dtype}, the sample's is {like.dtype}")
+        bad = column.is_null() | ~column.is_finite() if column.dtype.is_float() else column.is_null()
+        if bad.any():
+            raise SubmissionError(
+                f"column {name!r} has {bad.sum()} empty, NaN or infinite values (first ids: {_first(ids, bad)})"
+            )
+
+
+def _first(ids: pl.Series, rows: pl.Series) -> Sequence[Any]:
+    return ids.filter(rows).head(5).to_list()

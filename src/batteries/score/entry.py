@@ -1,0 +1,115 @@
+"""Entry: anything that has out-of-fold and test predictions: a run, an average of checkpoints, a blend.
+
+In:    a folder in `runs/`.
+Out:   its predictions, its metric, what it was made of.
+Next:  the board ranks entries; blends are made of entries; submissions of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from batteries.errors import PredictionsError, UsageError
+from batteries.experiment import Experiment, Metric, load_experiment
+from batteries.experiment.predictions import Predictions
+from batteries.files import next_folder, read_sealed, safe_name, write_sealed
+
+CONFIG = "config.json"
+INHERITED = ("schema", "experiment", "fields", "metric", "columns", "folds", "rows")
+"""What an average or a blend takes over from the config of what it is made of."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the board, in its folder."""
+
+    folder: Path
+    config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """`digits-001`, `average-001`, `blend-002`."""
+        return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        """`run`, `average` or `blend`."""
+        return str(self.config["kind"])
+
+    @property
+    def direction(self) -> Metric:
+        """The metric's name and direction, without its function."""
+        return Metric(self.config["metric"]["name"], higher_is_better=self.config["metric"]["higher_is_better"])
+
+    @property
+    def rows(self) -> int:
+        """Rows of the training table, all of which out-of-fold predictions should cover."""
+        return int(self.config["rows"])
+
+    def oof(self, *, complete: bool = False) -> Predictions:
+        """Out-of-fold predictions. With `complete`, raises PredictionsError when rows are missing."""
+        path = self.folder / "oof.parquet"
+        if not path.exists():
+            raise PredictionsError(f"{self.name} has no finished fold yet; run: batteries train --resume {self.name}")
+        oof = Predictions.load(path)
+        if complete and len(oof) != self.rows:
+            raise PredictionsError(
+                f"{self.name} predicts {len(oof)} of {self.rows} training rows, {self.rows - len(oof)} are missing;"
+                f" train its other folds first: batteries train --resume {self.name}"
+            )
+        return oof
+
+    def test(self) -> Predictions | None:
+        """Predictions for the test table, or None where there is no test table."""
+        path = self.folder / "test.parquet"
+        return Predictions.load(path) if path.exists() else None
+
+    def experiment(self) -> Experiment:
+        """The experiment as its file says now, with the fields this entry was made with."""
+        return load_experiment(
+            self.folder.resolve().parent.parent, self.config["experiment"]["file"], values=self.config["fields"]
+        )
+
+    def metric(self) -> Metric:
+        """The metric with its function, from the experiment's file."""
+        return self.experiment().metric
+
+
+def open_entry(root: Path, name: str) -> Entry:
+    """Return an entry by name. Raises UsageError naming those there are."""
+    folder = root / safe_name(name, "entry")
+    if not (folder / CONFIG).exists():
+        raise UsageError(f"there is no {name!r} in {root}; entries: {', '.join(names(root)) or 'none yet'}")
+    return Entry(folder, read_sealed(folder / CONFIG))
+
+
+def all_entries(root: Path) -> list[Entry]:
+    """Return every entry that has predictions, by name."""
+    found = [Entry(path.parent, read_sealed(path)) for path in sorted(root.glob(f"*/{CONFIG}"))]
+    return [entry for entry in found if (entry.folder / "oof.parquet").exists()]
+
+
+def names(root: Path) -> list[str]:
+    """Names of all entries, with predictions or not yet."""
+    return [path.parent.name for path in sorted(root.glob(f"*/{CONFIG}"))]
+
+
+def find_entry(root: Path, identity: str) -> Entry | None:
+    """Return the entry made of exactly the same parts before, if there is one."""
+    return next((entry for entry in all_entries(root) if entry.config["identity"] == identity), None)
+
+
+def write_entry(root: Path, kind: str, config: Mapping[str, Any], oof: Predictions, test: Predictions | None) -> Entry:
+    """Make a new entry of a kind; its config is written last and says that it is whole."""
+    folder = next_folder(root, kind)
+    about = {"run": folder.name, "folds": oof.about.get("folds", "")}
+    Predictions(oof.ids, oof.values, targets=oof.targets, folds=oof.folds, about=about).save(folder / "oof.parquet")
+    if test is not None:
+        Predictions(test.ids, test.values, targets=test.targets, about=about).save(folder / "test.parquet")
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    write_sealed(folder / CONFIG, {**config, "kind": kind, "name": folder.name, "made": made})
+    return Entry(folder, read_sealed(folder / CONFIG))
