@@ -26,7 +26,7 @@ class Toy(bt.Experiment):
     """Which of three centres is a point near?"""
 
     batch_size: int = 8
-    lr: float = 0.02
+    lr: float = 0.05
     width: int = 8
     average: str | None = None
     accumulate: int = 1
@@ -65,6 +65,6 @@ class Toy(bt.Experiment):
 
     def stages(self) -> list[bt.Stage]:
         return [
-            bt.Stage("head", epochs=2, lr=self.lr, accumulate=self.accumulate),
+            bt.Stage("head", epochs=4, lr=self.lr, accumulate=self.accumulate),
             bt.Stage("all", epochs=2, lr=self.lr / 2, start="best", average=self.average, accumulate=self.accumulate),
         ]

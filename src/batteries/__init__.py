@@ -11,12 +11,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batteries.combine.average import average as average
+    from batteries.combine.blend import Blend as Blend
+    from batteries.combine.blend import blend as blend
+    from batteries.combine.blend import blend_entries as blend_entries
+    from batteries.combine.submission import Submission as Submission
+    from batteries.combine.submission import submit as submit
     from batteries.experiment import Batch as Batch
     from batteries.experiment import Experiment as Experiment
     from batteries.experiment import Metric as Metric
     from batteries.experiment import Stage as Stage
     from batteries.experiment import load_experiment as load_experiment
     from batteries.experiment.predictions import Predictions as Predictions
+    from batteries.improve.compare import compare as compare
     from batteries.prepare.augment import SampleRandom as SampleRandom
     from batteries.prepare.augment import random_shift as random_shift
     from batteries.prepare.folds import Folds as Folds
@@ -25,8 +32,18 @@ if TYPE_CHECKING:
     from batteries.prepare.folds import Stratified as Stratified
     from batteries.prepare.folds import make_folds as make_folds
     from batteries.prepare.folds import split as split
+    from batteries.prepare.new import new as new
     from batteries.prepare.seed import derive_seed as derive_seed
     from batteries.prepare.seed import seed_everything as seed_everything
+    from batteries.prepare.study import study as study
+    from batteries.report.page import write_report as write_report
+    from batteries.score.board import record as record
+    from batteries.score.board import scores as scores
+    from batteries.score.entry import Entry as Entry
+    from batteries.score.entry import open_entry as open_entry
+    from batteries.score.holdout import test as test
+    from batteries.score.leaderboard import leaderboard as leaderboard
+    from batteries.score.ledger import Ledger as Ledger
     from batteries.train.average import average_checkpoints as average_checkpoints
     from batteries.train.average import recompute_batch_norm as recompute_batch_norm
     from batteries.train.checkpoint import Checkpoint as Checkpoint
@@ -43,13 +60,16 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Batch": "experiment",
+    "Blend": "combine.blend",
     "Checkpoint": "train.checkpoint",
     "Checkpoints": "train.checkpoint",
     "Device": "train.device",
+    "Entry": "score.entry",
     "Experiment": "experiment",
     "Folds": "prepare.folds",
     "Grouped": "prepare.folds",
     "KFold": "prepare.folds",
+    "Ledger": "score.ledger",
     "Loader": "train.loaders",
     "Metric": "experiment",
     "MetricLog": "train.log",
@@ -58,17 +78,31 @@ _HOME = {
     "SampleRandom": "prepare.augment",
     "Stage": "experiment",
     "Stratified": "prepare.folds",
+    "Submission": "combine.submission",
     "TrainState": "train.state",
+    "average": "combine.average",
     "average_checkpoints": "train.average",
+    "blend": "combine.blend",
+    "blend_entries": "combine.blend",
+    "compare": "improve.compare",
     "derive_seed": "prepare.seed",
+    "leaderboard": "score.leaderboard",
     "load_experiment": "experiment",
     "load_weights": "train.weights",
     "make_folds": "prepare.folds",
+    "new": "prepare.new",
+    "open_entry": "score.entry",
     "random_shift": "prepare.augment",
     "recompute_batch_norm": "train.average",
+    "record": "score.board",
+    "scores": "score.board",
     "seed_everything": "prepare.seed",
     "split": "prepare.folds",
+    "study": "prepare.study",
+    "submit": "combine.submission",
+    "test": "score.holdout",
     "train_run": "train.run",
+    "write_report": "report.page",
 }
 
 __all__ = sorted(_HOME)

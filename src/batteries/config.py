@@ -8,6 +8,7 @@ Next:  `experiment` builds on it; a run keeps the values beside its results.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,10 @@ def to_plain(value: object) -> Any:
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if value is None or isinstance(value, bool | int | str):
         return value
-    if isinstance(value, float):
+    if isinstance(value, numbers.Integral):  # NumPy's
+        return int(value)
+    if isinstance(value, numbers.Real):
+        value = float(value)
         if value != value or value in (float("inf"), float("-inf")):
             raise ConfigError(f"{value!r} cannot be a config value; use None to say 'none'")
         return value
@@ -58,21 +62,34 @@ def parse_overrides(cls: type, texts: Sequence[str]) -> dict[str, Any]:
 
 def check_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` as the declared types of the fields of `cls`; name the field that does not fit."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
     known = {f.name for f in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - known):
         raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; its fields are {', '.join(sorted(known))}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls) if values else {}
     checked = {}
     for name, value in values.items():
         try:
-            checked[name] = TypeAdapter(hints[name]).validate_python(_or_none(value))
+            checked[name] = TypeAdapter(hints[name]).validate_python(_or_none(value, hints[name]))
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ConfigError(f"{cls.__name__}.{name} = {value!r}: {reason}") from None
+        except PydanticSchemaGenerationError:
+            raise ConfigError(f"{cls.__name__}.{name} is a {hints[name]}, which cannot be set from a text") from None
     return checked
 
 
-def _or_none(value: Any) -> Any:
-    return None if isinstance(value, str) and value.lower() == "none" else value
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except NameError as error:
+        raise ConfigError(
+            f"a type of a field of {cls.__name__} is not known at run time ({error}); import it outside TYPE_CHECKING"
+        ) from error
+
+
+def _or_none(value: Any, hint: Any) -> Any:
+    """None where `none` was typed, unless the field is a text that may be called so."""
+    typed = isinstance(value, str) and value.lower() == "none"
+    return None if typed and type(None) in typing.get_args(hint) else value

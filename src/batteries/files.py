@@ -15,7 +15,7 @@ import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,9 +32,9 @@ def safe_name(name: str, what: str = "name") -> str:
 
     Letters, digits, `.`, `_` and `-`, starting with a letter or digit, at most 80 characters.
     """
-    if not _SAFE.fullmatch(name) or name.split(".")[0].lower() in _RESERVED or name.endswith("."):
+    if not isinstance(name, str) or not _SAFE.fullmatch(name) or name.split(".")[0].lower() in _RESERVED or name.endswith("."):
         raise NotSafeError(
-            f"{what} {name[:100]!r} cannot be used as a file name; use letters, digits, '.', '_' and '-',"
+            f"{what} {str(name)[:100]!r} cannot be used as a file name; use letters, digits, '.', '_' and '-',"
             " starting with a letter or digit, at most 80 characters"
         )
     return name
@@ -62,7 +62,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> str:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where even that is refused, the first error is the one to show
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ResourceError(_cannot_write(path, error)) from error
         raise
@@ -128,9 +129,18 @@ def digest_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def read_whole(path: Path) -> bytes:
+    """Return the bytes of a file. Raises CorruptError for what has no end or is none: a device, a pipe, a folder."""
+    if path.exists() and not path.is_file():
+        raise CorruptError(f"{path}: is not a file")
+    return path.read_bytes()
+
+
 def write_sealed(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON object together with a digest of itself, so that `read_sealed` notices any change."""
-    sealed = {**data, _SEAL: digest_of(data)}
+    plain = json.loads(json.dumps(data, allow_nan=False))  # as it will be read back: keys are texts, tuples lists
+    assert _SEAL not in plain, f"{_SEAL!r} is the name of the digest"
+    sealed = {**plain, _SEAL: digest_of(plain)}
     write_text(path, json.dumps(sealed, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -144,13 +154,14 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
     """
     try:
-        data = json.loads(path.read_bytes().decode())
+        data = json.loads(read_whole(path).decode())
+        seal = data.pop(_SEAL, None) if isinstance(data, dict) else None
+        digest = digest_of(data)  # a damaged number can be one that JSON cannot hold
     except (OSError, ValueError, RecursionError) as error:
         raise CorruptError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(data, dict) or not isinstance(data.get(_SEAL), str):
+    if not isinstance(data, dict) or not isinstance(seal, str):
         raise CorruptError(f"{path}: is not a record of Batteries (no digest in it)")
-    seal = data.pop(_SEAL)
-    if digest_of(data) != seal:
+    if digest != seal:
         raise CorruptError(f"{path}: was changed or damaged after it was written (its digest does not match)")
     return data
 
@@ -171,7 +182,7 @@ def locked(folder: Path) -> Iterator[None]:
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"
             raise BusyError(f"{folder} is in use by {owner}; wait for it or stop it, then run again") from error

@@ -78,7 +78,7 @@ def study(context: typer.Context, experiment: File = "experiment.py", json: Json
         show.as_json(found.plain())
         return
     for advice in found.advice:
-        print(f"- {advice.what}: {advice.why}" + (f"\n    {advice.line}" if advice.line else ""))
+        show.item(f"{advice.what}: {advice.why}", code=advice.line)
     print(f"{len(found.advice)} pieces of advice; the page: {page}")
 
 

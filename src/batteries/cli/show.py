@@ -8,6 +8,7 @@ Next:  people read the tables, scripts the JSON.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 
 Cell = str | int | float | None
@@ -37,6 +38,13 @@ def _text(cell: Cell) -> str:
     if cell is None:
         return "-"
     return f"{cell:.5f}" if isinstance(cell, float) else str(cell)
+
+
+def item(text: str, *, code: str | None = None) -> None:
+    """Print one point of a list in 80 columns, with a line to write under it."""
+    print(textwrap.fill(text, 80, initial_indent="- ", subsequent_indent="  "))
+    if code:
+        print(f"      {code}")
 
 
 def brief(noise: float | None) -> str | None:

@@ -7,8 +7,8 @@ Next:  the board scores it, `submit` writes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +22,44 @@ from batteries.score.entry import INHERITED, Entry, find_entry, write_entry
 
 How = Literal["mean", "geometric", "power", "rank"]
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blend:
+    """How several predictions become one: a formula and the share of each member.
+
+    The same object is applied to out-of-fold and to test predictions.
+
+    >>> Blend(how="mean", weights=(3.0, 1.0))([np.array([1.0]), np.array([5.0])])
+    array([2.])
+    """
+
+    how: How = "mean"
+    weights: tuple[float, ...]
+    """Finite, 0 or above, not all 0; divided by their sum when made."""
+    power: float = 2.0
+    """The p of `power`; the other formulas do not read it."""
+
+    def __post_init__(self) -> None:
+        if self.how not in get_args(How):
+            raise BlendError(f"there is no blend {self.how!r}; choose one of {', '.join(get_args(How))}")
+        weights = np.asarray(self.weights, dtype=np.float64)
+        if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+            raise BlendError(f"weights must be finite, 0 or above and not all 0, got {list(self.weights)}")
+        if not np.isfinite(self.power):
+            raise BlendError(f"power must be a finite number, got {self.power}")
+        object.__setattr__(self, "weights", tuple((weights / weights.sum()).tolist()))
+
+    def __call__(self, members: Sequence[NDArray[Any]]) -> Array:
+        """Blend arrays of one shape, as `blend` says."""
+        arrays = _checked(members)
+        if len(arrays) != len(self.weights):
+            raise BlendError(f"{len(arrays)} members need {len(arrays)} weights, got {len(self.weights)}")
+        if self.how == "mean":
+            return _mean(arrays, self.weights)
+        if self.how == "rank":
+            return _mean(map(ranks, arrays), self.weights)
+        return _power_mean(arrays, self.weights, self.power if self.how == "power" else 0.0)
 
 
 def blend(
@@ -61,23 +99,14 @@ def blend(
     array([0.6042])
 
     """
-    arrays = _checked(members)
-    shares = _shares(weights, len(arrays))
-    if how == "mean":
-        return _mean(arrays, shares)
-    if how == "rank":
-        return _mean(map(ranks, arrays), shares)
-    if how == "geometric":
-        return _power_mean(arrays, shares, 0.0)
-    if how == "power":
-        return _power_mean(arrays, shares, power)
-    raise BlendError(f"there is no blend {how!r}; choose one of {', '.join(get_args(How))}")
+    equal = (1.0,) * len(members)
+    if not members:
+        raise BlendError("there is nothing to blend: give at least one member")
+    return Blend(how=how, weights=equal if weights is None else tuple(weights), power=power)(members)
 
 
 def _checked(members: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     arrays = [np.asarray(member) for member in members]
-    if not arrays:
-        raise BlendError("there is nothing to blend: give at least one member")
     for number, array in enumerate(arrays, 1):
         if array.shape != arrays[0].shape:
             raise BlendError(f"member {number} has shape {array.shape}, member 1 has {arrays[0].shape}")
@@ -89,17 +118,7 @@ def _checked(members: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     return arrays
 
 
-def _shares(weights: Sequence[float] | None, count: int) -> Array:
-    shares = np.full(count, 1.0) if weights is None else np.asarray(weights, dtype=np.float64)
-    if shares.shape != (count,):
-        raise BlendError(f"{count} members need {count} weights, got {shares.size}")
-    if not np.isfinite(shares).all() or (shares < 0).any() or shares.sum() <= 0:
-        raise BlendError(f"weights must be finite, 0 or above and not all 0, got {shares.tolist()}")
-    normalised: Array = shares / shares.sum()
-    return normalised
-
-
-def _mean(arrays: Any, shares: Array) -> Array:
+def _mean(arrays: Iterable[NDArray[Any]], shares: Sequence[float]) -> Array:
     total: Array | None = None
     for array, share in zip(arrays, shares, strict=True):
         part = np.multiply(array, share, dtype=np.float64)
@@ -108,10 +127,8 @@ def _mean(arrays: Any, shares: Array) -> Array:
     return total
 
 
-def _power_mean(arrays: Sequence[NDArray[Any]], shares: Array, power: float) -> Array:
+def _power_mean(arrays: Sequence[NDArray[Any]], shares: Sequence[float], power: float) -> Array:
     """Stable for large powers: everything is divided by the largest member first."""
-    if not np.isfinite(power):
-        raise BlendError(f"power must be a finite number, got {power}")
     used = [(array, share) for array, share in zip(arrays, shares, strict=True) if share > 0]
     for array, _ in used:
         if (array < 0).any() or (power < 0 and (array == 0).any()):
@@ -119,15 +136,15 @@ def _power_mean(arrays: Sequence[NDArray[Any]], shares: Array, power: float) -> 
             raise BlendError(
                 f"power and geometric means need values {domain}, found {array.min()}; use how='mean' or 'rank'"
             )
+    kept = [share for _, share in used]
     if power == 0:
         with np.errstate(divide="ignore"):  # log 0 = -inf, and exp of it is the 0 that is meant
-            logs: Array = np.exp(
-                _mean([np.log(array, dtype=np.float64) for array, _ in used], np.array([s for _, s in used]))
-            )
-        return logs
+            logs = _mean((np.log(array, dtype=np.float64) for array, _ in used), kept)
+        geometric: Array = np.exp(logs)
+        return geometric
     largest = np.maximum.reduce([array for array, _ in used]).astype(np.float64)
     scale = np.where(largest > 0, largest, 1.0)
-    sums = _mean(((array / scale) ** power for array, _ in used), np.array([share for _, share in used]))
+    sums = _mean(((array / scale) ** power for array, _ in used), kept)
     result: Array = scale * sums ** (1.0 / power)
     return result
 
@@ -164,27 +181,28 @@ def blend_entries(
 
     """
     _check_entries(entries)
-    shares = _shares(weights, len(entries))
-    config = _config(entries, how, power if how == "power" else None, shares.tolist())
+    blended = Blend(how=how, weights=(1.0,) * len(entries) if weights is None else tuple(weights), power=power)
+    config = _config(entries, blended)
     if made := find_entry(Path(root), config["identity"]):
         return made
-    combine = partial(blend, how=how, weights=shares.tolist(), power=power)
-    oof = _blended([entry.oof(complete=True) for entry in entries], combine)
+    oof = _blended([entry.oof(complete=True) for entry in entries], blended)
     tests = [test for entry in entries if (test := entry.test()) is not None]
     if tests and len(tests) != len(entries):
         without = [entry.name for entry in entries if entry.test() is None]
         raise BlendError(f"{', '.join(without)} has no test predictions, the other members have")
-    return write_entry(Path(root), "blend", config, oof, _blended(tests, combine) if tests else None)
+    return write_entry(Path(root), "blend", config, oof, _blended(tests, blended) if tests else None)
 
 
-def _config(entries: Sequence[Entry], how: How, power: float | None, shares: Sequence[float]) -> dict[str, Any]:
+def _config(entries: Sequence[Entry], blended: Blend) -> dict[str, Any]:
+    if len(blended.weights) != len(entries):
+        raise BlendError(f"{len(entries)} members need {len(entries)} weights, got {len(blended.weights)}")
     config = {key: entries[0].config[key] for key in INHERITED}
-    members = {entry.name: share for entry, share in zip(entries, shares, strict=True)}
-    config |= {"how": how, "power": power, "members": members}
+    members = {entry.name: share for entry, share in zip(entries, blended.weights, strict=True)}
+    config |= {"how": blended.how, "power": blended.power if blended.how == "power" else None, "members": members}
     return {**config, "identity": digest_of({**config, "of": [entry.config["identity"] for entry in entries]})}
 
 
-def _blended(parts: Sequence[Predictions], combine: Callable[[list[NDArray[Any]]], Array]) -> Predictions:
+def _blended(parts: Sequence[Predictions], combine: Blend) -> Predictions:
     first = parts[0]
     values = combine([part.align(first.ids).values for part in parts])
     return Predictions(first.ids, values, targets=first.targets, folds=first.folds, about=first.about)

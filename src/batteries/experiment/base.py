@@ -65,6 +65,12 @@ class Experiment:
     keep: ClassVar[int] = 3
     """How many best checkpoints of a stage stay on disk, beside the newest two."""
 
+    def __post_init__(self) -> None:
+        for field, least in (("batch_size", 1), ("num_workers", 0)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"{type(self).__name__}.{field} must be a whole number >= {least}, got {value!r}")
+
     def table(self) -> pl.DataFrame:
         """Return the training table: one row a sample, with the id and target columns and anything else."""
         raise NotImplementedError
@@ -128,13 +134,20 @@ class Experiment:
         Raises
         ------
         DataError
-            When the column holds texts and `classes` is not given, or a text is not among them.
+            When the column holds texts and `classes` is not given, or a text is not among them; when a
+            target is empty or NaN.
 
         """
         column = rows[self.target]
         if column.null_count():
             raise DataError(f"target column {self.target!r} has {column.null_count()} empty values; fill or drop them")
-        if column.dtype.is_numeric() or column.dtype == _bool() or column.dtype.is_nested():
+        if column.dtype.is_nested():
+            return _rectangle(column)
+        if column.dtype.is_decimal():
+            column = column.cast(_float())
+        if column.dtype.is_float() and (nan := int(column.is_nan().sum())):
+            raise DataError(f"target column {self.target!r} has {nan} NaN values; fill or drop them")
+        if column.dtype.is_numeric() or column.dtype == _bool():
             values: NDArray[Any] = column.to_numpy()
             return values.astype("int64") if values.dtype == bool else values
         return self._codes(column.cast(_text()).to_list())
@@ -161,6 +174,26 @@ class Experiment:
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"{type(self).__name__}.stages has two stages named {sorted(twice)[0]!r}; rename one")
         return list(stages)
+
+
+def _rectangle(column: pl.Series) -> NDArray[Any]:
+    """Lists of one length as an array of shape (n, length)."""
+    import numpy as np
+    import polars as pl
+
+    if column.dtype.base_type() == pl.List:
+        if (lengths := column.list.len()).n_unique() > 1:
+            few, many = lengths.min(), lengths.max()
+            raise DataError(f"target column {column.name!r} holds lists of {few} to {many} values; give all one length")
+        return np.array(column.to_list())
+    values: NDArray[Any] = column.to_numpy()
+    return values
+
+
+def _float() -> Any:
+    import polars as pl
+
+    return pl.Float64
 
 
 def _bool() -> Any:

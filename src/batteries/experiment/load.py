@@ -21,8 +21,10 @@ from typing import Any
 from batteries.config import check_values, parse_overrides, to_plain
 from batteries.errors import BatteriesError, ExperimentError
 from batteries.experiment.base import Experiment
+from batteries.files import digest_file
 
 DEFAULT_FILE = "experiment.py"
+_AS_LOADED = "__batteries_digest__"
 _REQUIRED = {
     "table": "table(self) -> pl.DataFrame",
     "dataset": "dataset(self, rows, *, training)",
@@ -92,10 +94,11 @@ def _import(path: Path) -> ModuleType:
     folder = str(path.parent)
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
-    _forget_namesakes(path.parent)
+    _forget_others(path.parent)
     importlib.invalidate_caches()
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # caches tell edits apart by the second only
     try:
-        return importlib.import_module(path.stem)
+        module = importlib.import_module(path.stem)
     except SyntaxError as error:
         line = (error.text or "").strip()
         raise ExperimentError(
@@ -107,15 +110,33 @@ def _import(path: Path) -> ModuleType:
         raise
     except Exception as error:
         raise ExperimentError(describe(error, path.parent)) from error
+    finally:
+        sys.dont_write_bytecode = writes
+    for own in _loaded(path.parent):
+        vars(own)[_AS_LOADED] = _digest(own)
+    return module
 
 
-def _forget_namesakes(folder: Path) -> None:
-    """Forget modules of another experiment folder that have the name of a file in this one."""
-    installed = (sys.prefix, sys.base_prefix)
+def _forget_others(folder: Path) -> None:
+    """Forget modules that hide this folder's: namesakes from another folder, and its own if a file changed since."""
     for stem in (p.stem for p in folder.glob("*.py")):
         file = getattr(sys.modules.get(stem), "__file__", None)
-        if file and Path(file).resolve().parent != folder and not file.startswith(installed):
+        if file and Path(file).resolve().parent != folder and not file.startswith((sys.prefix, sys.base_prefix)):
             del sys.modules[stem]
+    own = _loaded(folder)
+    if any(vars(module).get(_AS_LOADED) != _digest(module) for module in own):
+        for module in own:
+            del sys.modules[module.__name__]
+
+
+def _loaded(folder: Path) -> list[ModuleType]:
+    modules = [sys.modules.get(path.stem) for path in folder.glob("*.py")]
+    return [m for m in modules if m is not None and Path(m.__file__ or "").resolve().parent == folder]
+
+
+def _digest(module: ModuleType) -> str:
+    file = Path(module.__file__ or "")
+    return digest_file(file) if file.is_file() else ""
 
 
 def _experiment_class(module: ModuleType, path: Path) -> type[Experiment]:

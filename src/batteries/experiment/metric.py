@@ -104,8 +104,22 @@ class Metric:
 
 
 def most_probable(predictions: NDArray[Any]) -> NDArray[Any]:
-    """Class codes of probabilities: argmax of (n, classes), or >= 0.5 of (n,)."""
+    """Class codes of probabilities: argmax of (n, classes), or >= 0.5 of (n,) or (n, 1)."""
+    predictions = _flat(predictions)
     return predictions.argmax(axis=1) if predictions.ndim == 2 else (predictions >= 0.5).astype(int)
+
+
+def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    """(n, 1) as (n,): one column is one number a row, and must not be broadcast against the rows."""
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _paired(targets: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both with one shape, or ValueError; NumPy would broadcast (n,) and (n, 1) to (n, n)."""
+    targets, values = _flat(targets), _flat(values)
+    if targets.shape != values.shape:
+        raise ValueError(f"targets of shape {targets.shape} cannot be compared with predictions of {values.shape}")
+    return targets, values
 
 
 def best_of(metric: Metric, scores: Sequence[float | None]) -> int | None:
@@ -115,20 +129,21 @@ def best_of(metric: Metric, scores: Sequence[float | None]) -> int | None:
 
 
 def _accuracy(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
-    return float((most_probable(predictions) == targets).mean())
+    targets, codes = _paired(targets, most_probable(predictions))
+    return float((codes == targets).mean())
 
 
 def _auc(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
     from sklearn.metrics import roc_auc_score
 
-    if predictions.ndim == 2 and predictions.shape[1] == 2:
-        predictions = predictions[:, 1]
+    predictions = predictions[:, 1] if predictions.ndim == 2 and predictions.shape[1] == 2 else _flat(predictions)
     return float(roc_auc_score(targets, predictions, multi_class="ovr"))
 
 
 def _log_loss(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
     from sklearn.metrics import log_loss
 
+    predictions = _flat(predictions)
     classes = range(predictions.shape[1] if predictions.ndim == 2 else 2)
     if predictions.ndim == 2:  # rows of float32 probabilities miss 1 by a rounding error
         predictions = predictions.astype("float64")
@@ -144,8 +159,10 @@ def _f1(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
 
 
 def _rmse(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
-    return float(((predictions.astype("float64") - targets) ** 2).mean() ** 0.5)
+    targets, predictions = _paired(targets, predictions.astype("float64"))
+    return float(((predictions - targets) ** 2).mean() ** 0.5)
 
 
 def _mae(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
-    return float(abs(predictions.astype("float64") - targets).mean())
+    targets, predictions = _paired(targets, predictions.astype("float64"))
+    return float(abs(predictions - targets).mean())

@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batteries.errors import CorruptError, OutOfFoldError, PredictionsError
-from batteries.files import digest_of, write_atomic
+from batteries.experiment.sealed import read_table, write_table
 
 _SCHEMA = 1
 
@@ -47,20 +47,28 @@ class Predictions:
 
     def __post_init__(self) -> None:
         ids = self.ids
+        if not isinstance(ids, pl.Series) or not isinstance(self.values, np.ndarray):
+            raise PredictionsError(
+                "predictions are made of ids in a polars Series and values in a NumPy array,"
+                f" got {type(ids).__name__} and {type(self.values).__name__}"
+            )
         if not (ids.dtype.is_integer() or ids.dtype == pl.String):
             raise PredictionsError(f"ids must be whole numbers or texts, got {ids.dtype}")
-        if len(ids) != len(self.values):
-            raise PredictionsError(f"{len(ids)} ids but {len(self.values)} predictions")
+        for what in ("values", "targets", "folds"):
+            array = getattr(self, what)
+            if array is not None and np.shape(array)[:1] != (len(ids),):
+                raise PredictionsError(f"{len(ids)} ids but {what} of shape {np.shape(array)}")
         if ids.null_count():
             raise PredictionsError(f"{ids.null_count()} of {len(ids)} ids are empty")
         if ids.n_unique() != len(ids):
             twice = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
             raise PredictionsError(f"{len(twice)} ids are predicted more than once (first: {twice.head(5).to_list()})")
-        if self.values.ndim not in (1, 2) or self.values.dtype.kind not in "fiub":
+        if self.values.ndim not in (1, 2) or self.values.dtype.kind not in "fiub" or self.values.itemsize > 8:
             raise PredictionsError(
                 f"predictions must be numbers, (n,) or (n, columns), got {self.values.dtype} {self.values.shape}"
             )
-        if len(bad := np.flatnonzero(~np.isfinite(self.values.reshape(len(ids), -1)).all(axis=1))):
+        finite = np.isfinite(self.values)
+        if len(bad := np.flatnonzero(~(finite if finite.ndim == 1 else finite.all(axis=1)))):
             first = ids.gather(bad[:5]).to_list()
             raise PredictionsError(f"{len(bad)} of {len(ids)} predictions are NaN or infinite (first ids: {first})")
 
@@ -73,10 +81,13 @@ class Predictions:
         Raises
         ------
         PredictionsError
-            When an id is missing, or one is there that was not asked for; the first five are named.
+            When an id is missing, asked twice, or there without being asked for; the first five are named.
 
         """
         asked = pl.DataFrame({"id": ids})
+        if ids.n_unique() != len(ids):
+            twice = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
+            raise PredictionsError(f"{len(twice)} ids are asked for more than once (first: {twice.head(5).to_list()})")
         if asked["id"].dtype != self.ids.dtype:
             asked = _same_type(asked, self.ids.dtype)
         have = pl.DataFrame({"id": self.ids, "row": np.arange(len(self))})
@@ -101,10 +112,8 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write one Parquet file: `id`, `fold`, `target`, `prediction` or `prediction_0`, ... and a digest."""
-        frame = self.frame()
-        about = {"batteries.schema": str(_SCHEMA), "batteries.about": json.dumps(dict(self.about), sort_keys=True)}
-        about["batteries.sha256"] = _digest(frame, about)
-        write_atomic(path, lambda file: frame.write_parquet(file, metadata=about))
+        about = {"schema": str(_SCHEMA), "about": json.dumps(dict(self.about), sort_keys=True)}
+        write_table(path, self.frame(), about)
 
     def frame(self) -> pl.DataFrame:
         """The predictions as a table: `id`, `fold` and `target` where known, one column a prediction."""
@@ -122,18 +131,14 @@ class Predictions:
     @classmethod
     def load(cls, path: Path) -> Predictions:
         """Read what `save` wrote. Raises CorruptError when the content is not what was written."""
-        try:
-            about = pl.read_parquet_metadata(path)
-            frame = pl.read_parquet(path)
-        except FileNotFoundError:
-            raise PredictionsError(f"{path} does not exist; run: batteries train") from None
-        except (Exception, pl.exceptions.PanicException) as error:
-            raise CorruptError(f"{path}: is not a Parquet file of predictions ({error})") from error
-        seal = about.pop("batteries.sha256", "")
-        about = {key: value for key, value in about.items() if key.startswith("batteries.")}
-        if seal != _digest(frame, about):
-            raise CorruptError(f"{path}: was changed or damaged after it was written; make it again")
-        return cls._of_frame(frame, json.loads(about["batteries.about"]))
+        if not path.exists():
+            raise PredictionsError(f"{path} does not exist; run: batteries train")
+        frame, notes = read_table(path)
+        if "about" not in notes:
+            raise CorruptError(f"{path}: holds no predictions but {', '.join(frame.columns[:5])}")
+        if int(notes["schema"]) > _SCHEMA:
+            raise PredictionsError(f"{path}: was written by a newer Batteries; install that version to read it")
+        return cls._of_frame(frame, json.loads(notes["about"]))
 
     @classmethod
     def _of_frame(cls, frame: pl.DataFrame, about: Mapping[str, str]) -> Predictions:
@@ -163,11 +168,15 @@ def out_of_fold(parts: Iterable[Predictions], ids: pl.Series, *, complete: bool 
     Raises
     ------
     OutOfFoldError
-        When a row is predicted by two folds, is foreign, or (if `complete`) by none.
+        When a row is predicted by two folds, or (if `complete`) by none; when a part holds rows that
+        are not in the table, or differs from the others in its split, its columns or the type of its ids.
 
     """
     parts = list(parts)
+    _check_parts(parts, ids)
     joined = pl.concat([part.ids for part in parts])
+    if joined.dtype != ids.dtype:
+        joined = _same_type(pl.DataFrame({"id": joined}), ids.dtype)["id"]
     if joined.n_unique() != len(joined):
         twice = joined.filter(joined.is_duplicated()).unique(maintain_order=True)
         raise OutOfFoldError(f"{len(twice)} rows are predicted by two folds (first: {twice.head(5).to_list()})")
@@ -190,6 +199,20 @@ def out_of_fold(parts: Iterable[Predictions], ids: pl.Series, *, complete: bool 
         raise OutOfFoldError(str(error)) from error
 
 
+def _check_parts(parts: Sequence[Predictions], ids: pl.Series) -> None:
+    """Refuse parts that cannot be of one split of one table."""
+    if not parts:
+        raise OutOfFoldError("there are no predictions of any fold to join; run: batteries train")
+    for part in parts:
+        if part.values.shape[1:] != parts[0].values.shape[1:]:
+            shapes = sorted({str(p.values.shape[1:]) for p in parts})
+            raise OutOfFoldError(f"folds predict different numbers of columns: {' and '.join(shapes)}")
+        if part.about.get("folds") != parts[0].about.get("folds"):
+            raise OutOfFoldError("folds of two splits cannot be joined; train all of them on one: batteries train")
+        if part.ids.dtype != parts[0].ids.dtype or part.ids.dtype.is_integer() != ids.dtype.is_integer():
+            raise OutOfFoldError(f"ids are {ids.dtype} in the table and {part.ids.dtype} in the predictions")
+
+
 def _concatenate(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
     known = [array for array in arrays if array is not None]
     return np.concatenate(known) if len(known) == len(arrays) else None
@@ -198,22 +221,47 @@ def _concatenate(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
 def _same_type(asked: pl.DataFrame, dtype: pl.DataType) -> pl.DataFrame:
     """Whole numbers of another width compare as numbers; anything else is refused, never guessed."""
     if asked["id"].dtype.is_integer() and dtype.is_integer():
-        return asked.cast({"id": dtype})
+        narrowed = asked.cast({"id": dtype}, strict=False)
+        if outside := asked.filter(narrowed["id"].is_null())["id"].head(5).to_list():
+            raise PredictionsError(f"ids {outside} have no prediction: none of the predicted ids is so large or small")
+        return narrowed
     raise PredictionsError(f"ids are {asked['id'].dtype} here and {dtype} there; read both files with the same types")
 
 
 def column_digest(column: pl.Series) -> str:
-    """Digest of a column's values and their order, the same on every machine."""
-    digest = sha256(f"{column.dtype} {column.null_count()}".encode())
-    if column.dtype.is_numeric() and not column.null_count():
-        digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
-    else:
-        texts = [repr(value).encode() for value in column.to_list()]
-        digest.update(np.array([len(text) for text in texts], dtype=np.int64).tobytes())
-        digest.update(b"".join(texts))
+    """Digest of a column's type, its values and their order, the same on every machine and for any chunks."""
+    digest = sha256()
+    _feed(digest, column)
     return digest.hexdigest()
 
 
-def _digest(frame: pl.DataFrame, about: Mapping[str, str]) -> str:
-    """Digest of the logical content: names, types, values, notes. Not of the bytes of the file."""
-    return digest_of([sorted(about.items()), [(column.name, column_digest(column)) for column in frame]])
+def _feed(digest: Any, column: pl.Series) -> None:
+    """Type and lengths go before the values, so that no two columns give the same bytes."""
+    kind = column.dtype.base_type()
+    flat = not column.dtype.is_nested() and kind not in (pl.Categorical, pl.Enum)  # their texts differ with polars
+    digest.update(f"{column.dtype if flat else kind.__name__} {len(column)} {column.null_count()};".encode())
+    if column.null_count():
+        digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
+    kept = column.drop_nulls()
+    if kind == pl.List:
+        lengths = kept.list.len()
+        _feed(digest, lengths)
+        _feed(digest, kept.filter(lengths > 0).explode())
+    elif kind == pl.Array:
+        _feed(digest, kept.explode())
+    elif kind == pl.Struct:
+        for part in kept.struct.unnest():
+            digest.update(f"{part.name!r};".encode())
+            _feed(digest, part)
+    elif kind == pl.Binary or kind == pl.Object:
+        _feed_pieces(digest, [value if kind == pl.Binary else repr(value).encode() for value in kept.to_list()])
+    elif kind in (pl.String, pl.Categorical, pl.Enum, pl.Decimal, pl.Int128) or kind.__name__ == "UInt128":
+        _feed_pieces(digest, [text.encode() for text in kept.cast(pl.String).to_list()])
+    elif len(kept):
+        values = kept.to_physical().to_numpy()
+        digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+
+
+def _feed_pieces(digest: Any, pieces: list[bytes]) -> None:
+    digest.update(np.fromiter(map(len, pieces), dtype="<i8", count=len(pieces)).tobytes())
+    digest.update(b"".join(pieces))

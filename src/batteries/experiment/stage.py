@@ -8,6 +8,8 @@ Next:  `train.run` rebuilds a stage from it, also when resuming.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from math import isfinite
+from numbers import Real
 from typing import Literal, get_args
 
 from batteries.errors import ConfigError
@@ -58,12 +60,17 @@ class Stage:
 
     def __post_init__(self) -> None:
         safe_name(self.name, "stage")
-        if isinstance(self.freeze, str):
-            object.__setattr__(self, "freeze", (self.freeze,))
+        if isinstance(self.freeze, str | list):
+            object.__setattr__(self, "freeze", (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze))
         self._at_least("epochs", 1)
         self._at_least("accumulate", 1)
         self._at_least("batch_size", 1)
         self._at_least("patience", 1)
+        for field in ("lr", "weight_decay", "warmup", "clip", "decay"):
+            self._finite(field)
+        patterns = isinstance(self.freeze, tuple) and all(isinstance(p, str) for p in self.freeze)
+        self._within("freeze", patterns, "a pattern of parameter names, or a tuple of them")
+        self._within("start", isinstance(self.start, str) and self.start != "", "'last', 'best' or a file's name")
         self._within("lr", self.lr > 0, "above 0")
         self._within("weight_decay", self.weight_decay >= 0, "0 or above")
         self._within("warmup", 0 <= self.warmup < 1, "a share of the updates, 0 <= warmup < 1")
@@ -71,13 +78,20 @@ class Stage:
         self._within("decay", 0 < self.decay < 1, "between 0 and 1")
         self._within("precision", self.precision in get_args(Precision), f"one of {', '.join(get_args(Precision))}")
         self._within("average", self.average in (None, *get_args(Average)), "None, 'ema' or 'swa'")
-        known = callable(self.schedule) or self.schedule in SCHEDULES
+        known = self.schedule in SCHEDULES if isinstance(self.schedule, str) else callable(self.schedule)
         self._within("schedule", known, f"one of {', '.join(SCHEDULES)}, or a function (step, total) -> multiplier")
 
     def _at_least(self, field: str, least: int) -> None:
         value = getattr(self, field)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise ConfigError(f"stage {self.name!r}: {field} must be a whole number >= {least}, got {value!r}")
+
+    def _finite(self, field: str) -> None:
+        value = getattr(self, field)
+        if value is None and field == "clip":
+            return
+        if not isinstance(value, Real) or isinstance(value, bool) or not isfinite(value):
+            raise ConfigError(f"stage {self.name!r}: {field} must be a finite number, got {value!r}")
 
     def _within(self, field: str, fits: bool, wanted: str) -> None:
         if not fits:

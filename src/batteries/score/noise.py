@@ -7,6 +7,7 @@ Next:  the board shows the deviation, `compare` the interval of a difference.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,10 +31,12 @@ def resampled(
     """
     generator = np.random.default_rng(seed)
     scores = np.empty((draws, len(members)))
-    for draw in range(draws):
-        rows = generator.integers(0, len(targets), len(targets))
-        for column, predictions in enumerate(members):
-            scores[draw, column] = _score(metric, targets[rows], predictions[rows])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a draw of one class is counted by its NaN, not by a warning each
+        for draw in range(draws):
+            rows = generator.integers(0, len(targets), len(targets))
+            for column, predictions in enumerate(members):
+                scores[draw, column] = _score(metric, targets[rows], predictions[rows])
     return scores
 
 

@@ -23,6 +23,7 @@ from batteries.train.checkpoint import Checkpoint
 from batteries.train.weights import read_weights
 
 Source = Checkpoint | Path | str | Mapping[str, Any]
+_Kind = tuple[tuple[int, ...], torch.dtype]
 
 
 def average_checkpoints(sources: Sequence[Source], *, part: str = "model") -> dict[str, Tensor]:
@@ -55,14 +56,18 @@ def average_checkpoints(sources: Sequence[Source], *, part: str = "model") -> di
     if not sources:
         raise WeightsError("there is nothing to average: give at least one checkpoint")
     total: dict[str, Tensor] = {}
-    for number, source in enumerate(sources):
+    kinds: dict[str, _Kind] = {}
+    for number, source in enumerate(sources, 1):
         weights = read_weights(source, part=part)
-        _check(weights, total, number)
+        found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in weights.items()}
+        kinds = kinds or found
+        _check(weights, number)
+        _check_same(kinds, found, number)
         for name, tensor in weights.items():
             if not tensor.is_floating_point():
                 total[name] = tensor.clone()
-            elif number == 0:
-                total[name] = tensor.to(torch.float64)
+            elif number == 1:
+                total[name] = tensor.to(torch.float64, copy=True)
             else:
                 total[name] += tensor
     return {
@@ -71,22 +76,21 @@ def average_checkpoints(sources: Sequence[Source], *, part: str = "model") -> di
     }
 
 
-def _check(weights: Mapping[str, Tensor], total: Mapping[str, Tensor], number: int) -> None:
+def _check(weights: Mapping[str, Tensor], number: int) -> None:
     for name, tensor in weights.items():
         if tensor.is_complex():
-            raise WeightsError(f"{name!r} is complex; only real weights are averaged")
+            raise WeightsError(f"checkpoint {number}: {name!r} is complex; only real weights are averaged")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise DataError(f"checkpoint {number + 1}: {name!r} is NaN or infinite; leave it out")
-    if number == 0:
-        return
-    if odd := sorted(set(weights) ^ set(total)):
-        raise WeightsError(f"checkpoints 1 and {number + 1} differ: {odd[0]!r} is in one of them only")
-    for name, tensor in weights.items():
-        if tensor.shape != total[name].shape or tensor.is_floating_point() != total[name].is_floating_point():
-            raise WeightsError(
-                f"checkpoints 1 and {number + 1} differ: {name!r} is {tuple(total[name].shape)} and"
-                f" {tuple(tensor.shape)} {tensor.dtype}"
-            )
+            raise DataError(f"checkpoint {number}: {name!r} is NaN or infinite; leave it out")
+
+
+def _check_same(first: Mapping[str, _Kind], found: Mapping[str, _Kind], number: int) -> None:
+    if odd := sorted(set(first) ^ set(found)):
+        raise WeightsError(f"checkpoints 1 and {number} differ: {odd[0]!r} is in one of them only")
+    for name, (shape, dtype) in found.items():
+        if first[name] != (shape, dtype):
+            then = " ".join(map(str, first[name]))
+            raise WeightsError(f"checkpoints 1 and {number} differ: {name!r} is {then} and {shape} {dtype}")
 
 
 def averaged(model: nn.Module, stage: Stage) -> AveragedModel | None:
@@ -123,7 +127,7 @@ def recompute_batch_norm(
 
     The exact mean and variance over all samples, whatever the sizes of the batches, unlike the mean over
     batches that `torch.optim.swa_utils.update_bn` takes. Only batch norms run in training mode meanwhile;
-    weights are untouched. A model without batch norms is left alone and reads no batch.
+    weights and counters are untouched. A model without batch norms is left alone and reads no batch.
 
     Parameters
     ----------
@@ -164,9 +168,12 @@ def _only_norms_training(model: nn.Module, norms: Sequence[nn.Module]) -> Iterat
     model.eval()
     for norm in norms:
         norm.train()
+        norm.track_running_stats = False  # type: ignore[assignment] # so that no batch changes the buffers
     try:
         yield
     finally:
+        for norm in norms:
+            norm.track_running_stats = True  # type: ignore[assignment]
         for module, training in modes.items():
             module.training = training
 

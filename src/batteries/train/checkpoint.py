@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batteries.errors import CorruptError, NonFiniteError, UsageError
+from batteries.errors import CorruptError, NonFiniteError, ResourceError, ResumeError, UsageError
 from batteries.experiment.metric import Metric
 from batteries.files import digest_file, read_sealed, write_atomic, write_sealed
 
@@ -80,6 +80,7 @@ class Checkpoints:
             except CorruptError as error:
                 warnings.warn(f"{error}; going on without this checkpoint", stacklevel=4)
                 continue
+            _check_schema(path, record)
             self._check_metric(path, record["metric"])
             number, score = int(record["number"]), record["score"]
             found.append(Checkpoint(path.with_suffix(".pt"), number, score, record["info"], record["sha256"]))
@@ -135,15 +136,24 @@ class Checkpoints:
         number = self._all[-1].number + 1 if self._all else 1
         path = Path(self.folder) / f"checkpoint-{number:06d}.pt"
         sha256 = write_atomic(path, lambda file: torch.save(plain, file))
-        self._all.append(self._record(Checkpoint(path, number, _number(score), dict(info or {}), sha256)))
+        try:
+            saved = self._record(Checkpoint(path, number, _number(score), dict(info or {}), sha256))
+        except BaseException:
+            path.unlink(missing_ok=True)  # without its record it is nothing, and the disk may be full
+            raise
+        self._all.append(saved)
         self._tidy()
-        return self._all[-1]
+        return saved
 
     def score(self, checkpoint: Checkpoint, score: float, *, info: Mapping[str, Any] | None = None) -> Checkpoint:
         """Add the score (and notes) of a checkpoint saved without one; only its small record is written."""
+        numbers = [c.number for c in self._all]
+        if checkpoint.number not in numbers:
+            raise UsageError(
+                f"{checkpoint.path} is no longer kept (the {self.keep} best and the newest two are); score it sooner"
+            )
         scored = replace(checkpoint, score=_number(score), info={**checkpoint.info, **(info or {})})
-        position = self._all.index(checkpoint)
-        self._all[position] = self._record(scored)
+        self._all[numbers.index(checkpoint.number)] = self._record(scored)
         self._tidy()
         return scored
 
@@ -161,7 +171,10 @@ class Checkpoints:
                 warnings.warn(f"{error}; going back to the checkpoint before it", stacklevel=2)
                 damaged.append(self._all.pop().path.name)
         if damaged:
-            raise CorruptError(f"{self.folder}: no intact checkpoint is left ({', '.join(damaged)} are damaged)")
+            raise CorruptError(
+                f"{self.folder}: no intact checkpoint is left (damaged: {', '.join(damaged)}); restore one from a"
+                " copy, or move the folder away and run again to train this from its start"
+            )
         return None
 
     def _record(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -178,9 +191,15 @@ class Checkpoints:
 
     def _tidy(self) -> None:
         """Link last and best, then delete what is neither among the best nor the newest two."""
-        self._link("last.pt", self._all[-1])
-        if best := self.best():
-            self._link("best.pt", best[0])
+        try:
+            self._link("last.pt", self._all[-1])
+            if best := self.best():
+                self._link("best.pt", best[0])
+            self._forget()
+        except OSError as error:
+            raise ResourceError(f"{self.folder}: cannot be written ({error}); all checkpoints are kept") from error
+
+    def _forget(self) -> None:
         wanted = {c.number for c in [*self._all[-2:], *self.best(self.keep)]}
         for checkpoint in [c for c in self._all if c.number not in wanted]:
             checkpoint.path.with_suffix(".json").unlink(missing_ok=True)
@@ -190,6 +209,8 @@ class Checkpoints:
         for orphan in Path(self.folder).glob("checkpoint-*.pt"):
             if orphan not in recorded and not orphan.with_suffix(".json").exists():
                 orphan.unlink(missing_ok=True)
+        for left in Path(self.folder).glob(".checkpoint-*.tmp"):  # of a process that was killed while writing
+            left.unlink(missing_ok=True)
 
     def _link(self, name: str, checkpoint: Checkpoint) -> None:
         link = Path(self.folder) / name
@@ -199,14 +220,21 @@ class Checkpoints:
             os.link(checkpoint.path, temporary)
         except OSError:  # a file system without hard links
             os.symlink(checkpoint.path.name, temporary)
-        os.replace(temporary, link)
-        temporary.unlink(missing_ok=True)  # rename keeps both names when they are the same file already
+        try:
+            os.replace(temporary, link)
+        finally:
+            temporary.unlink(missing_ok=True)  # rename keeps both names when they are the same file already
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a training in `folder` got as far as its first checkpoint."""
+    return any(folder.glob("checkpoint-*.json"))
 
 
 def read_checkpoint(path: Path, *, sha256: str | None = None) -> dict[str, Any]:
     """Load a checkpoint or `state_dict` file on the CPU, executing nothing in it.
 
-    The digest is compared first: with `sha256` if given, else with the record beside the file if there is one.
+    The digest is compared first: with `sha256` if given, else with the record of a checkpoint of ours in its folder.
 
     Raises
     ------
@@ -214,11 +242,10 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> dict[str, Any]:
         When the file is missing, damaged, or no file of tensors and plain values.
 
     """
-    record = path.with_suffix(".json")
     if not path.is_file():
         raise CorruptError(f"{path}: there is no such file")
-    if sha256 is None and record.exists():
-        sha256 = read_sealed(record)["sha256"]
+    if sha256 is None:
+        sha256 = _recorded_digest(path)
     if sha256 is not None and digest_file(path) != sha256:
         raise CorruptError(f"{path}: was changed or damaged after it was written (its digest does not match)")
     try:
@@ -228,6 +255,23 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CorruptError(f"{path}: holds {type(data).__name__}, not a dict of weights")
     return data
+
+
+def _recorded_digest(path: Path) -> str | None:
+    """The digest in the record of a checkpoint, also when `path` is a link to it such as `best.pt`."""
+    for record in path.parent.glob("checkpoint-*.json"):
+        file = record.with_suffix(".pt")
+        if file.exists() and file.samefile(path):
+            digest: str = read_sealed(record)["sha256"]
+            return digest
+    return None
+
+
+def _check_schema(path: Path, record: Mapping[str, Any]) -> None:
+    if record["schema"] != _SCHEMA:
+        raise ResumeError(
+            f"{path}: has schema {record['schema']}, this Batteries reads {_SCHEMA}; use the version that wrote it"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from batteries.errors import ExperimentError
 from batteries.experiment.base import Batch
-from batteries.prepare.seed import derive_seed, random_state_kept
+from batteries.prepare.seed import derive_seed
 
 
 @dataclass
@@ -97,8 +97,14 @@ class _Seeded(Dataset[Any]):
         self.seed = seed
 
     def __getitems__(self, rows: list[int]) -> list[Any]:
-        with random_state_kept():
+        # not random_state_kept: it reads the generators of GPUs, which a forked worker cannot
+        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        try:
             return [self._sample(row) for row in rows]
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.set_rng_state(before[2])
 
     def _sample(self, row: int) -> Any:
         seed = derive_seed(self.seed, row)

@@ -34,6 +34,7 @@ class MetricLog:
         self._file = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115 - closed by close()
         if position is not None:
             if self.position() < position:
+                self._file.close()
                 raise CorruptError(f"{folder / 'metrics.jsonl'} lost lines that were written; restore it from a copy")
             self._file.truncate(position)
         self._folder = folder / "tensorboard"
@@ -49,7 +50,8 @@ class MetricLog:
         self.close()
 
     def position(self) -> int:
-        """Bytes written so far."""
+        """Bytes written so far, all of them safely on the disk."""
+        os.fsync(self._file.fileno())
         return self._file.seek(0, os.SEEK_END)
 
     def write(self, *, step: int, **values: float | str | None) -> None:

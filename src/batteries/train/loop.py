@@ -63,7 +63,7 @@ def train(
     forward = device.wrap(state.model)
     updates = -(-len(loader) // stage.accumulate)
     while state.epoch < stage.epochs:
-        training_mode(state.model)
+        training_mode(state.model, stage.freeze)
         batches = loader.epoch(state.epoch, start=state.update * stage.accumulate)
         for group in grouped(stage.accumulate, batches):
             _set_lr(stage, state, total=stage.epochs * updates)
@@ -131,7 +131,7 @@ def _scalar(loss: Any) -> Tensor:
     return loss
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what a model caches meanwhile could not be trained through
 def predict(
     experiment: Experiment,
     model: nn.Module,
@@ -148,7 +148,7 @@ def predict(
         batch = device.place(batch)
         with device.autocast(precision):
             predicted = experiment.predict_step(model, batch.inputs)
-        if not isinstance(predicted, Tensor) or len(predicted) != batch.size or predicted.ndim > 2:
+        if not isinstance(predicted, Tensor) or predicted.ndim not in (1, 2) or len(predicted) != batch.size:
             shape = tuple(predicted.shape) if isinstance(predicted, Tensor) else type(predicted).__name__
             raise ExperimentError(
                 f"predict_step must return ({batch.size},) or ({batch.size}, columns) for {batch.size} samples,"

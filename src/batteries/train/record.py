@@ -154,7 +154,7 @@ def config_of(experiment: Experiment, folds: Folds, tables: Tables) -> dict[str,
 def _resumed(run: Run, config: Mapping[str, Any]) -> Run:
     differences = [
         f"{key}: {run.config[key]} then, {config[key]} now"
-        for key in ("fields", "stages", "metric", "folds", "data")
+        for key in ("fields", "stages", "metric", "columns", "folds", "data")
         if run.config[key] != config[key]
     ]
     if differences:

@@ -18,7 +18,7 @@ from batteries.files import locked
 from batteries.prepare.folds import split
 from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
-from batteries.train.checkpoint import Checkpoint, Checkpoints
+from batteries.train.checkpoint import Checkpoint, Checkpoints, has_checkpoints
 from batteries.train.device import Device
 from batteries.train.interrupt import Interrupts
 from batteries.train.outcome import Predictor, build_model, mean_of, write_fold
@@ -143,8 +143,11 @@ def _train_folds(trainer: Trainer, todo: Sequence[int]) -> None:
 def _train_fold(trainer: Trainer, fold: int) -> None:
     began, steps = time.monotonic(), 0
     previous: Checkpoints | None = None
-    for stage in trainer.experiment.checked_stages():
-        previous = StageOfFold(trainer, fold, stage, first_step=steps).train(previous)
+    stages = trainer.experiment.checked_stages()
+    folders = [trainer.run.stage_folder(fold, stage.name) for stage in stages]
+    for number, stage in enumerate(stages):
+        passed = any(has_checkpoints(folder) for folder in folders[number + 1 :])
+        previous = StageOfFold(trainer, fold, stage, first_step=steps, passed=passed).train(previous)
         steps += trainer.updates(fold, stage)
     assert previous is not None
     scores = _predict_fold(trainer, fold, stage, chosen(previous))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from batteries.errors import Interrupted, NonFiniteError
 from batteries.experiment import Experiment, Stage
@@ -64,6 +65,8 @@ class StageOfFold:
     stage: Stage
     first_step: int
     """Updates of the stages before, so that steps in the log never repeat."""
+    passed: bool = False
+    """Whether a later stage has begun, so that this one is over whatever became of its newest checkpoint."""
 
     def __post_init__(self) -> None:
         self.experiment, self.device = self.trainer.experiment, self.trainer.device
@@ -74,18 +77,16 @@ class StageOfFold:
         """Bring the stage to its end from wherever it stands, and return its checkpoints."""
         folder = self.trainer.run.stage_folder(self.fold, self.stage.name)
         self.checkpoints = Checkpoints(folder, metric=self.experiment.metric, keep=self.experiment.keep)
-        found = self.checkpoints.usable_last()
-        if found and self._ended(found[0].info):
-            self.trainer.bar.advance(found[0].info["step"])
+        if self.passed:
+            self.trainer.bar.advance(self.trainer.updates(self.fold, self.stage))
             return self.checkpoints
-        self.state = self._begin(previous)
-        position = 0 if previous is None else _last(previous).info["log"]
-        if found:
-            self.state.load_state_dict(found[1])
-            self.trainer.bar.advance(self.state.step)
-            position = found[0].info["log"]
-        with MetricLog(self.trainer.run.fold_folder(self.fold), position=position) as self.metrics:
-            self._epochs(found[0] if found else None)
+        found = self._resume()
+        if found and self._ended(found.info):
+            self.trainer.bar.advance(found.info["step"])
+        else:
+            position = found.info["log"] if found else self._begin(previous)
+            with MetricLog(self.trainer.run.fold_folder(self.fold), position=position) as self.metrics:
+                self._epochs(found)
         if not self.checkpoints.best():
             raise NonFiniteError(
                 f"{self.title}: {self.experiment.metric.name} was not finite in any of {self.stage.epochs} epochs;"
@@ -93,7 +94,20 @@ class StageOfFold:
             )
         return self.checkpoints
 
-    def _begin(self, previous: Checkpoints | None) -> TrainState:
+    def _resume(self) -> Checkpoint | None:
+        """Put the state where the newest intact checkpoint left it, unless the stage ended there."""
+        found = self.checkpoints.usable_last()
+        if found is None:
+            return None
+        checkpoint, saved = found
+        if not self._ended(checkpoint.info):
+            self.state = self._state(build_model(self.experiment, self.fold))
+            self.state.load_state_dict(saved)
+            self.trainer.bar.advance(self.state.step)
+        return checkpoint
+
+    def _begin(self, previous: Checkpoints | None) -> int:
+        """Make the state at the start of the stage; return where its lines in the log begin."""
         model = build_model(self.experiment, self.fold)
         start = self.stage.start
         if start not in ("last", "best"):
@@ -101,6 +115,10 @@ class StageOfFold:
         elif previous is not None:
             source = chosen(previous) if start == "best" else _last(previous)
             load_weights(model, source, part=source.info["weights"] if start == "best" else "model")
+        self.state = self._state(model)
+        return 0 if previous is None else int(_last(previous).info["log"])
+
+    def _state(self, model: nn.Module) -> TrainState:
         seed_everything(derive_seed(self.experiment.seed, "stage", self.fold, self.stage.name))
         return TrainState.begin(self.experiment, self.stage, model, self.device)
 
@@ -132,7 +150,9 @@ class StageOfFold:
     def _loader(self) -> Loader:
         rows = self.trainer.folds.training(self.fold)
         seed = derive_seed(self.experiment.seed, "loader", self.fold, self.stage.name)
-        return loader_of(self.experiment, self.trainer.tables.train[rows], self.stage, training=True, seed=seed)
+        with random_state_kept():  # a dataset that draws while it is made draws the same again after a resume
+            seed_everything(derive_seed(seed, "dataset"))
+            return loader_of(self.experiment, self.trainer.tables.train[rows], self.stage, training=True, seed=seed)
 
     def _refresh_batch_norm(self, loader: Loader) -> None:
         """An average of weights needs batch-norm statistics of its own; an EMA averages them as it goes."""

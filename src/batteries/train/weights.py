@@ -8,14 +8,14 @@ Next:  stages start from them.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from batteries.errors import ConfigError, WeightsError
+from batteries.errors import ConfigError, CorruptError, WeightsError
 from batteries.train.checkpoint import Checkpoint, read_checkpoint
 
 _PREFIXES = ("module.", "_orig_mod.")  # DataParallel and DDP, torch.compile
@@ -45,8 +45,8 @@ def load_weights(model: nn.Module, source: Checkpoint | Path | str | Mapping[str
     >>> load_weights(nn.Linear(2, 1), {"module.weight": torch.ones(1, 2), "module.bias": torch.zeros(1)})
 
     """
-    weights = {_bare(name): tensor for name, tensor in read_weights(source, part=part).items()}
     own = model.state_dict()
+    weights = {_bare(name, own): tensor for name, tensor in read_weights(source, part=part).items()}
     wrong = [f"{name} is missing" for name in own if name not in weights]
     wrong += [f"{name} is not in the model" for name in weights if name not in own]
     wrong += [
@@ -69,9 +69,7 @@ def read_weights(source: Checkpoint | Path | str | Mapping[str, Any], *, part: s
     elif isinstance(source, Checkpoint):
         data = source.load()
     elif Path(source).suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        data = load_file(source)
+        data = _read_safetensors(Path(source))
     else:
         data = read_checkpoint(Path(source))
     if isinstance(data.get(part), Mapping):
@@ -81,9 +79,21 @@ def read_weights(source: Checkpoint | Path | str | Mapping[str, Any], *, part: s
     return dict(data)
 
 
-def _bare(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CorruptError(f"{path}: is not a file of weights ({error})") from error
+    return tensors
+
+
+def _bare(name: str, own: Container[str]) -> str:
+    """The name without the prefixes of wrappers; a model of ours may itself have a part called `module`."""
+    while name not in own and name.startswith(_PREFIXES):
+        name = name.partition(".")[2]
     return name
 
 
@@ -92,27 +102,33 @@ def _named(source: object) -> str:
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Stop the parameters whose names match a pattern from learning; let all others learn.
+    """Stop the parameters whose names match a pattern from learning; the others stay as the model made them.
 
     >>> freeze(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), ["0.*"])
     """
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             raise ConfigError(f"freeze {pattern!r} matches no parameter; the model has {', '.join(names[:8])}, ...")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(fnmatch.fnmatch(name, pattern) for pattern in patterns))
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError(f"freeze {', '.join(patterns)} leaves nothing to train")
+        what = f"freeze {', '.join(patterns)}" if patterns else type(model).__name__
+        raise ConfigError(f"{what} leaves nothing to train: no parameter has requires_grad")
 
 
-def training_mode(model: nn.Module) -> None:
-    """Put the model into training mode, but for batch norms whose own parameters are all frozen."""
+def training_mode(model: nn.Module, frozen: Sequence[str] = ()) -> None:
+    """Put the model into training mode, but for batch norms that are frozen.
+
+    Those whose own parameters are all frozen; of those without parameters, the ones that a pattern names.
+    """
     model.train()
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, _BatchNorm):
             own = list(module.parameters(recurse=False))
-            if own and not any(parameter.requires_grad for parameter in own):
+            named = any(fnmatch.fnmatchcase(f"{name}.running_mean", pattern) for pattern in frozen)
+            if not any(parameter.requires_grad for parameter in own) and (own or named):
                 module.eval()
 
 

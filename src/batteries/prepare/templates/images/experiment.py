@@ -63,6 +63,6 @@ class Digits(bt.Experiment):
 
     def stages(self) -> list[bt.Stage]:
         return [
-            bt.Stage("fast", epochs=4, lr=self.lr, warmup=0.1),
-            bt.Stage("fine", epochs=4, lr=self.lr / 4, start="best", average="ema", decay=0.98),
+            bt.Stage("fast", epochs=10, lr=self.lr, warmup=0.1),
+            bt.Stage("fine", epochs=6, lr=self.lr / 4, start="best", average="ema", decay=0.98),
         ]

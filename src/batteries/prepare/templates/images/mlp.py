@@ -24,6 +24,6 @@ class Mlp(Digits):
 
     def stages(self) -> list[bt.Stage]:
         return [
-            bt.Stage("fast", epochs=15, lr=self.lr, warmup=0.1),
-            bt.Stage("fine", epochs=10, lr=self.lr / 4, start="best", average="ema", decay=0.98),
+            bt.Stage("fast", epochs=40, lr=self.lr, warmup=0.1),
+            bt.Stage("fine", epochs=15, lr=self.lr / 4, start="best", average="ema", decay=0.98),
         ]

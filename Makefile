@@ -1,0 +1,40 @@
+# Everything a person or CI runs. On a new machine: Python >= 3.11 with venv, make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# pip before 25.1 cannot read dependency groups by itself
+GROUP := import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])
+
+.PHONY: setup demo tests lint types format constraints clear
+
+setup: $(VENV)/.stamp
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . $$($(PYTHON) -c "$(GROUP)")
+	touch $@
+
+demo: setup  ## the whole flow on handwritten digits
+	$(BIN)/batteries demo demo
+
+tests: setup  ## every test
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: setup  ## write constraints.txt anew from what is installed; one file for CPU and GPU, so no "+cpu"
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clear:  ## remove all that the project made, and nothing else
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/*/runs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +

@@ -1,0 +1,213 @@
+"""Facts: the nouns of a study, plain figures that JSON can hold.
+
+In:    nothing.
+Out:   frozen records; `Study.plain()` is what study.json holds.
+Next:  the other modules of the study fill them, the report shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from batteries.config import to_plain
+
+Role = Literal["id", "target", "image", "number", "category", "text", "time", "other"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of one table."""
+
+    name: str
+    type: str
+    role: Role
+    missing: int
+    """Empty values, and NaN in columns of floats."""
+    missing_share: float
+    distinct: int | None
+    """Different values, an empty one counted as a value; None where they cannot be compared."""
+    minimum: float | str | None = None
+    mean: float | None = None
+    maximum: float | str | None = None
+    frequent: str | None = None
+    """The most frequent value, where one occurs more than once."""
+    frequent_share: float | None = None
+    histogram: tuple[int, ...] | None = None
+    """Rows in equal steps from the minimum to the maximum, for numbers."""
+
+    @property
+    def constant(self) -> bool:
+        """Whether every row says the same."""
+        return self.distinct is not None and self.distinct <= 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table as a whole."""
+
+    rows: int
+    bytes: int
+    """Memory it takes."""
+    columns: tuple[Column, ...]
+
+    @property
+    def constant(self) -> tuple[str, ...]:
+        """Columns that say the same in every row."""
+        return tuple(column.name for column in self.columns if column.constant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCount:
+    """One class of the target."""
+
+    label: str
+    rows: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is to be predicted."""
+
+    name: str
+    kind: Literal["classes", "number", "other"]
+    type: str
+    missing: int
+    classes: tuple[ClassCount, ...] = ()
+    """In the order of their values."""
+    names: tuple[str, ...] | None = None
+    """Names of the prediction columns, where the experiment or the values give them."""
+    imbalance: float | None = None
+    """Rows of the largest class for one of the smallest."""
+    quantiles: tuple[tuple[float, float], ...] = ()
+    """(share of the rows, value not exceeded by it), for numbers."""
+    skewness: float | None = None
+    histogram: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeats:
+    """Rows that say exactly what another row says, leaving the id and the target aside."""
+
+    repeated: int
+    """Training rows that equal an earlier one."""
+    expected: float
+    """How many there would be if the columns were independent of each other."""
+    conflicting: int
+    """Training rows that equal another one but have another target."""
+    shared: int | None
+    """Test rows that equal a training row; None without a test table of the same columns."""
+    first: tuple[tuple[str, ...], ...]
+    """Ids of the first few groups of equal rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """A column of images, all of one size."""
+
+    column: str
+    layout: Literal["hw", "chw", "hwc"]
+    height: int
+    width: int
+    channels: int
+    type: str
+    missing: int
+    minimum: float
+    maximum: float
+    mean: tuple[float, ...]
+    """Of all training pixels, one for each channel."""
+    deviation: tuple[float, ...]
+    repeats: Repeats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A column whose values come back in several rows, such as a patient or a user."""
+
+    column: str
+    groups: int
+    largest: int
+    missing: int
+    within: float | None
+    """Classes: share of pairs of rows of one group with the same class. Numbers: deviation inside groups."""
+    overall: float | None
+    """The same for any rows."""
+    in_test: float | None
+    """Share of the test rows whose group occurs in training; None without a test table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """One column compared between the training and the test table."""
+
+    column: str
+    measure: Literal["values", "categories", "missing"]
+    distance: float
+    """0 to 1: Kolmogorov-Smirnov for values, total variation for categories and missing values."""
+    p_value: float
+    clear: bool
+    """Whether it is large and no accident among all columns compared."""
+    train: str
+    test: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do, the evidence for it, and the line to write."""
+
+    what: str
+    why: str
+    line: str
+    """Empty where nothing needs to be written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Some images of one class, for a contact sheet."""
+
+    column: str
+    label: str
+    pixels: NDArray[Any]
+    """Shape (n, height, width) or (n, height, width, channels)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """All that was found in the tables of an experiment."""
+
+    experiment: str
+    metric: str
+    folds: str | None
+    """The strategy the experiment declares, if it does."""
+    classes: tuple[str, ...] | None
+    """The names of classes the experiment declares, if it does."""
+    train: Table
+    test: Table | None
+    target: Target
+    repeats: Repeats | None
+    """None where no column but id and target can be compared."""
+    images: tuple[Images, ...] = ()
+    groups: tuple[Group, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    advice: tuple[Advice, ...] = ()
+    examples: tuple[Examples, ...] = field(default=(), repr=False, compare=False)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON-ready data, without the pixels."""
+        return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "examples"}
+
+    def column(self, name: str) -> Column:
+        """The column of the training table with this name."""
+        return {column.name: column for column in self.train.columns}[name]
+
+    @property
+    def only_in_training(self) -> tuple[str, ...]:
+        """Columns, the target aside, that the test table does not have."""
+        if self.test is None:
+            return ()
+        there: Mapping[str, Column] = {column.name: column for column in self.test.columns}
+        return tuple(c.name for c in self.train.columns if c.name not in there and c.role != "target")

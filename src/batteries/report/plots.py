@@ -1,0 +1,259 @@
+"""Plots: charts as SVG text that takes its colours from the page it stands in.
+
+In:    numbers.
+Out:   inline SVG, the same text for the same numbers, without ids or colours that bind it to one page.
+Next:  the sections of the report place them.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+SERIES = 8
+"""Different colours; the ninth line is coloured like the first."""
+
+_INK = "#010203"  # sentinels: colours nobody would choose, replaced by the page's own
+_FAINT = "#010204"
+_COLOURS = [f"#0100{number + 1:02x}" for number in range(SERIES)]
+_WIDTH, _HEIGHT = 360, 236  # points of the drawing; one is about a pixel on a phone
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": False,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.8,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "lines.linewidth": 1.6,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "text.color": _INK,
+}
+_METADATA: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+
+Points = tuple[Sequence[float], Sequence[float]]
+
+
+def chart(draw: Callable[[Axes], object], label: str, *, height: int = _HEIGHT) -> Markup:
+    """Return what `draw` puts on its axes as SVG with a text alternative.
+
+    Matplotlib's settings hold only inside; glyphs that its font lacks are no matter, since the
+    browser sets the text.
+    """
+    buffer = BytesIO()
+    salt = sha256(label.encode()).hexdigest()[:8]
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
+        draw(figure.subplots())
+        figure.savefig(buffer, format="svg", metadata=_METADATA)
+    return Markup(_for_page(buffer.getvalue().decode(), label, salt))
+
+
+def _for_page(svg: str, label: str, salt: str) -> str:
+    """Bare SVG: page colours, page font, two decimals, ids that no other chart has."""
+    svg = re.sub(r"^.*?(?=<svg)", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{salt}-", svg).replace("xlink:href", "href")
+    size = re.search(r'viewBox="[^"]*"', svg)
+    assert size is not None
+    head = f'<svg class="chart" {size.group()} role="img" aria-label="{escape(label)}">'
+    svg = re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
+    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r'(?<=[ ])(d|x|y|transform|points)="[^"]*"', lambda found: _rounded(found.group()), svg)
+    svg = svg.replace(_INK, "currentColor").replace(_FAINT, "var(--line)")
+    for number, colour in enumerate(_COLOURS, 1):
+        svg = svg.replace(colour, f"var(--series-{number})")
+    return re.sub(r"\n\s*", "\n", svg)
+
+
+def _rounded(attribute: str) -> str:
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}", attribute)
+
+
+def colour(number: int) -> str:
+    """Sentinel of the series with this number, counted from 0."""
+    return _COLOURS[number % SERIES]
+
+
+def curves(
+    lines: Sequence[tuple[int, Points]], label: str, *, y: str, stages: Sequence[tuple[float, str]] = ()
+) -> Markup:
+    """Draw lines over the training step.
+
+    `lines` are (fold, points); `stages` are (first step, name), drawn as marks on top.
+    """
+
+    def draw(axes: Axes) -> None:
+        for fold, (steps, values) in lines:
+            marker = "o" if len(steps) <= 12 else ""
+            axes.plot(steps, values, color=colour(fold), marker=marker, markersize=2.6, alpha=0.9)
+        for number, (step, name) in enumerate(stages):
+            if number:
+                axes.axvline(step, color=_INK, linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
+            at = step if number else 0.0
+            placed = axes.get_xaxis_transform() if number else axes.transAxes
+            axes.text(
+                at, 1.02, f" {name}" if number else name, transform=placed, fontsize=9, va="bottom", clip_on=False
+            )
+        if _wide([value for _, (_, values) in lines for value in values]):
+            axes.set_yscale("log")
+        axes.set(xlabel="update", ylabel=y)
+
+    return chart(draw, label)
+
+
+def _wide(values: Sequence[float]) -> bool:
+    """Whether values span so much that only a logarithm shows them all."""
+    finite = [value for value in values if np.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) / min(finite) > 30
+
+
+def dots(values: Mapping[int, float], label: str, *, x: str) -> Markup:
+    """Draw one score for each fold, their mean as a line and one standard deviation as a band."""
+    folds, scores = list(values), np.array(list(values.values()))
+
+    def draw(axes: Axes) -> None:
+        if len(scores) > 1:
+            mean, deviation = scores.mean(), scores.std(ddof=1)
+            axes.axvspan(mean - deviation, mean + deviation, color=_INK, alpha=0.08, linewidth=0)
+            axes.axvline(mean, color=_INK, linewidth=1)
+        for fold, score in values.items():
+            axes.plot([score], [fold], "o", color=colour(fold), markersize=6)
+        axes.set_yticks(folds, [str(fold) for fold in folds])
+        axes.set_ylim(max(folds) + 0.6, min(folds) - 0.6)
+        axes.set(xlabel=x, ylabel="fold")
+
+    return chart(draw, label)
+
+
+def against(
+    points: Sequence[tuple[str, float, float]],
+    label: str,
+    *,
+    x: str,
+    y: str,
+    x_noise: Sequence[float | None],
+    y_noise: Sequence[float | None],
+) -> Markup:
+    """Draw named points (name, x, y) with a bar of one standard deviation each way, and the line x = y."""
+
+    def draw(axes: Axes) -> None:
+        for number, (_, at, to) in enumerate(points):
+            axes.errorbar(
+                [at], [to], xerr=_bar(x_noise[number]), yerr=_bar(y_noise[number]),
+                fmt="o", color=_COLOURS[0], markersize=4, elinewidth=0.9, alpha=0.85,
+            )  # fmt: skip
+        for at, to in dict.fromkeys((at, to) for _, at, to in points):
+            names = ", ".join(name for name, *place in points if place == [at, to])
+            axes.annotate(names, (at, to), xytext=(5, 4), textcoords="offset points", fontsize=9)
+        axes.margins(0.12)
+        _diagonal(axes)
+        axes.set(xlabel=x, ylabel=y)
+
+    return chart(draw, label, height=300)
+
+
+def _bar(noise: float | None) -> list[float] | None:
+    return None if noise is None else [noise]
+
+
+def _diagonal(axes: Axes) -> None:
+    low, high = (sorted((*axes.get_xlim(), *axes.get_ylim()))[i] for i in (0, -1))
+    axes.axline((low, low), (high, high) if high > low else None, slope=None if high > low else 1.0,
+                color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)  # fmt: skip
+
+
+def scatter(x: NDArray[Any], y: NDArray[Any], label: str, *, x_label: str, y_label: str) -> Markup:
+    """Draw many faint points and the line x = y."""
+
+    def draw(axes: Axes) -> None:
+        alpha = float(np.clip(120 / max(1, len(x)), 0.15, 0.7))
+        axes.plot(x, y, "o", color=_COLOURS[0], markersize=3.2, markeredgewidth=0, alpha=alpha)
+        _diagonal(axes)
+        axes.set(xlabel=x_label, ylabel=y_label)
+
+    return chart(draw, label, height=320)
+
+
+def reliability(points: Sequence[tuple[float, float, float, int]], label: str, *, x: str, y: str) -> Markup:
+    """Draw (stated, observed, deviation of observed, rows) for each bin, the size by its rows, and the line x = y."""
+    largest = max(rows for *_, rows in points)
+
+    def draw(axes: Axes) -> None:
+        _diagonal_unit(axes)
+        stated, observed, deviations, rows = zip(*points, strict=True)
+        axes.plot(stated, observed, color=_COLOURS[0], linewidth=1, alpha=0.5)
+        for at, to, deviation, count in zip(stated, observed, deviations, rows, strict=True):
+            axes.errorbar([at], [to], yerr=[deviation], fmt="o", color=_COLOURS[0], elinewidth=0.9,
+                          markersize=3 + 7 * float(np.sqrt(count / largest)), alpha=0.85)  # fmt: skip
+        axes.set(xlabel=x, ylabel=y, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+
+    return chart(draw, label, height=300)
+
+
+def _diagonal_unit(axes: Axes) -> None:
+    axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
+
+
+def bars(names: Sequence[str], values: Sequence[float], label: str, *, x: str) -> Markup:
+    """Draw horizontal bars, the first on top."""
+
+    def draw(axes: Axes) -> None:
+        shown = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
+        axes.barh(range(len(values)), values, color=_COLOURS[0], height=0.7)
+        axes.set_yticks(range(len(values)), shown)
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.set(xlabel=x)
+
+    return chart(draw, label, height=60 + 17 * max(3, len(names)))
+
+
+def spread(counts: Sequence[int], edges: tuple[float, float], label: str, *, x: str) -> Markup:
+    """Draw a histogram of equal steps between two edges."""
+
+    def draw(axes: Axes) -> None:
+        steps = np.linspace(*edges, len(counts) + 1)
+        axes.stairs(counts, steps, fill=True, color=_COLOURS[0])
+        axes.grid(visible=False, axis="x")
+        axes.set(xlabel=x, ylabel="rows")
+
+    return chart(draw, label)
+
+
+def spark(counts: Sequence[int], label: str) -> Markup:
+    """Return a histogram the size of a word, for the cell of a table."""
+    top = max(1, *counts)
+    boxes = "".join(
+        f'<rect x="{4 * i}" y="{20 - 20 * count / top:.1f}" width="3" height="{20 * count / top:.1f}"/>'
+        for i, count in enumerate(counts)
+        if count
+    )
+    return Markup(
+        f'<svg class="spark" viewBox="0 0 {4 * len(counts)} 20" role="img" aria-label="{escape(label)}"'
+        f' preserveAspectRatio="none">{boxes}</svg>'
+    )

@@ -1,0 +1,111 @@
+"""Runs: how each run learned, fold by fold and stage by stage.
+
+In:    the run folders: metrics.jsonl and fold.json of every fold.
+Out:   charts of loss, scores and learning rate over the updates; the scores of the folds.
+Next:  the report shows one block a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from batteries.report import plots
+from batteries.report.view import Plot, counted, rough, score
+from batteries.train.log import read_metrics
+from batteries.train.record import Run
+
+_MORE_METRICS = 2  # beside the one that ranks
+
+Lines = dict[int, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What the report shows of one run."""
+
+    name: str
+    about: str
+    folds: list[int]
+    plots: list[Plot]
+
+
+def views(runs: Sequence[Run], attempt: Callable[..., Any]) -> list[RunView]:
+    """Return what there is to show of each run; those without any measurement are left out."""
+    shown = [attempt(lambda run=run: _view(run), None) for run in runs]
+    return [view for view in shown if view is not None]
+
+
+def _view(run: Run) -> RunView | None:
+    lines: Lines = {fold: read_metrics(run.fold_folder(fold) / "metrics.jsonl") for fold in range(run.num_folds)}
+    lines = {fold: rows for fold, rows in lines.items() if rows}
+    if not lines:
+        return None
+    finished = run.finished_folds()
+    stages = ", ".join(f"{stage['name']} ({counted(stage['epochs'], 'epoch')})" for stage in run.config["stages"])
+    about = f"{len(finished)} of {counted(run.num_folds, 'fold')} finished; stages {stages}"
+    about += f"; seed {run.config['fields']['seed']}"
+    shown = [*_curves(run, lines), *_fold_scores(run, finished)]
+    return RunView(run.name, about, list(lines), shown)
+
+
+def _curves(run: Run, lines: Lines) -> list[Plot]:
+    metric = run.config["metric"]
+    up = "higher" if metric["higher_is_better"] else "lower"
+    wanted = [("train/loss", "training loss", "Mean loss over each epoch of training.")]
+    wanted.append((f"valid/{metric['name']}", f"validation {metric['name']}", f"On the held-out fold; {up} is better."))
+    wanted += [(f"valid/{n}", f"validation {n}", "On the held-out fold.") for n in run.config["also"][:_MORE_METRICS]]
+    wanted.append(("lr", "learning rate", "At the end of each epoch."))
+    charts = (_curve(run.name, lines, key, title, caption) for key, title, caption in wanted)
+    return [chart for chart in charts if chart is not None]
+
+
+def _curve(name: str, lines: Lines, key: str, title: str, caption: str) -> Plot | None:
+    pieces = [(fold, piece) for fold, rows in lines.items() for piece in _pieces(rows, key)]
+    if not pieces:
+        return None
+    last = [next((row[key] for row in reversed(rows) if row.get(key) is not None), None) for rows in lines.values()]
+    known = [value for value in last if value is not None]
+    label = f"{title.capitalize()} of {name} over the updates, {counted(len(lines), 'fold')};"
+    label += f" mean of the last values {score(float(np.mean(known)))}" if known else " no finite values"
+    return Plot(plots.curves(pieces, label, y=title, stages=_stages(lines)), caption)
+
+
+def _pieces(rows: Sequence[Mapping[str, Any]], key: str) -> list[plots.Points]:
+    """The points of one fold, cut where a stage begins: its weights may come from an earlier epoch."""
+    pieces: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        if key in row:
+            steps, values = pieces.setdefault(str(row.get("stage", "")), ([], []))
+            steps.append(float(row["step"]))
+            values.append(float("nan") if row[key] is None else float(row[key]))
+    return list(pieces.values())
+
+
+def _stages(lines: Lines) -> list[tuple[float, str]]:
+    """Where each stage begins, as the mean over the folds of the last update before it."""
+    ends: dict[str, list[float]] = {}
+    for rows in lines.values():
+        before = 0.0
+        for number, row in enumerate(rows):
+            if number == 0 or row.get("stage") != rows[number - 1].get("stage"):
+                ends.setdefault(str(row.get("stage", "")), []).append(before)
+            before = float(row["step"])
+    return [(float(np.mean(steps)), stage) for stage, steps in ends.items()]
+
+
+def _fold_scores(run: Run, finished: Sequence[int]) -> list[Plot]:
+    metric = str(run.config["metric"]["name"])
+    found = {fold: run.fold_result(fold)["scores"].get(metric) for fold in finished}
+    values = {fold: float(value) for fold, value in found.items() if value is not None}
+    if not values:
+        return []
+    numbers = np.array(list(values.values()))
+    mean = f"{metric} of {run.name}: mean {score(float(numbers.mean()))} over {counted(len(numbers), 'fold')}"
+    spread = f", standard deviation {rough(float(numbers.std(ddof=1)))}" if len(numbers) > 1 else ""
+    caption = f"One dot a fold; the line is their mean, {score(float(numbers.mean()))}"
+    caption += f", the band one standard deviation, {rough(float(numbers.std(ddof=1)))}." if len(numbers) > 1 else "."
+    return [Plot(plots.dots(values, mean + spread, x=f"validation {metric}"), caption)]

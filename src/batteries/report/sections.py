@@ -1,0 +1,181 @@
+"""Sections: what the report says of scores, blends, submissions and machines.
+
+In:    the board, the ledger, the entries.
+Out:   rows of tables and charts with captions; nothing where there is nothing to say.
+Next:  the page puts them into its template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from batteries.files import digest_of, read_sealed
+from batteries.report import plots
+from batteries.report.evaluation import correlation
+from batteries.report.view import Matrix, Plot, rough
+from batteries.score.board import Row
+from batteries.score.entry import Entry
+from batteries.train.record import Run
+
+_SCOPES = {"public": "public leaderboard", "private": "private leaderboard", "test": "test set"}
+_LEAST_FOR_RANKS = 5  # pairs; fewer say nothing about an order
+_MOST_ENTRIES = 12  # in a matrix of correlations
+
+
+@dataclass(frozen=True)
+class BoardView:
+    """The board, with the columns that hold anything."""
+
+    rows: list[Row]
+    metrics: dict[str, str]
+    """Every metric on the board, and its better direction."""
+    columns: list[str]
+    """Of public, private and test, those with a score."""
+    explained: dict[str, bool]
+    """Whether noise of two standard deviations explains an entry's gap, where both noises are known."""
+    plots: list[Plot]
+
+
+def board(rows: Sequence[Row], events: Sequence[Mapping[str, Any]]) -> BoardView:
+    """Return the board as it is shown; `events` are the scores of the ledger."""
+    noises = {(e["entry"], e["scope"]): e["noise"] for e in events if e["fold"] is None}
+    explained = {}
+    for row in rows:
+        noise = noises.get((row.name, "test"))
+        if row.gap is not None and row.noise is not None and noise is not None:
+            explained[row.name] = abs(row.gap) <= 2 * float(np.hypot(row.noise, noise))
+    return BoardView(
+        rows=list(rows),
+        metrics={row.metric: "higher" if row.higher_is_better else "lower" for row in rows},
+        columns=[scope for scope in _SCOPES if any(getattr(row, scope) is not None for row in rows)],
+        explained=explained,
+        plots=[plot for scope in _SCOPES for plot in _against(rows, scope, noises)],
+    )
+
+
+def _against(rows: Sequence[Row], scope: str, noises: Mapping[tuple[str, str], float | None]) -> list[Plot]:
+    """Validation against one other score, for the metric of the best entry, if two entries have both."""
+    metric = rows[0].metric if rows else None
+    both = [
+        (str(number), row.valid, other, row.noise, noises.get((row.name, scope)))
+        for number, row in enumerate(rows, 1)
+        if row.metric == metric and row.valid is not None and (other := getattr(row, scope)) is not None
+    ]
+    if len(both) < 2:
+        return []
+    where = _SCOPES[scope]
+    label = f"Validation {metric} against the {where} for {len(both)} entries"
+    caption = "Numbers are places on the board; on the dashed line both scores agree; bars are one standard deviation."
+    caption += _ranks(both)
+    svg = plots.against(
+        [(name, x, y) for name, x, y, _, _ in both],
+        label,
+        x=f"validation {metric}",
+        y=f"{where}",
+        x_noise=[noise for *_, noise, _ in both],
+        y_noise=[noise for *_, noise in both],
+    )
+    return [Plot(svg, caption)]
+
+
+def _ranks(points: Sequence[tuple[Any, ...]]) -> str:
+    from scipy.stats import spearmanr
+
+    x, y = ([point[i] for point in points] for i in (1, 2))
+    if len(points) < _LEAST_FOR_RANKS or len(set(x)) < 2 or len(set(y)) < 2:
+        return ""
+    agreement = rough(float(spearmanr(x, y).statistic))
+    return f" Spearman's correlation of the two orders is {agreement} over {len(x)} entries."
+
+
+@dataclass(frozen=True)
+class CombinedView:
+    """A blend or an average, and what it is made of."""
+
+    name: str
+    kind: str
+    how: str
+    members: list[tuple[str, float, float | None]]
+    """Name, weight, validation score."""
+    valid: float | None
+    note: str
+
+
+def combined(entries: Sequence[Entry], rows: Sequence[Row]) -> list[CombinedView]:
+    """Return the blends and averages, in the order of the board."""
+    place = {row.name: number for number, row in enumerate(rows)}
+    valid = {row.name: row.valid for row in rows}
+    made = [entry for entry in entries if entry.kind in ("blend", "average")]
+    return [
+        CombinedView(
+            name=entry.name,
+            kind=entry.kind,
+            how=_how(entry),
+            members=[(name, float(weight), valid.get(name)) for name, weight in _members(entry).items()],
+            valid=valid.get(entry.name),
+            note=_checkpoints(entry),
+        )
+        for entry in sorted(made, key=lambda entry: (place.get(entry.name, len(place)), entry.name))
+    ]
+
+
+def _how(entry: Entry) -> str:
+    power = entry.config.get("power")
+    return f"{entry.config.get('how', '')}" + (f", p = {power:g}" if power is not None else "")
+
+
+def _members(entry: Entry) -> Mapping[str, float]:
+    if entry.kind == "average":
+        return {str(entry.config["of"]): 1.0}
+    members: Mapping[str, float] = entry.config.get("members", {})
+    return members
+
+
+def _checkpoints(entry: Entry) -> str:
+    if entry.kind != "average":
+        return ""
+    used = entry.config.get("checkpoints", {})
+    files = sum(len(paths) for paths in used.values())
+    return f"{files} checkpoints of {len(used)} folds"
+
+
+def alike(entries: Sequence[Entry], rows: Sequence[Row]) -> Matrix | None:
+    """Return how alike the predictions of the best single entries are; None for fewer than two."""
+    singles = {entry.name: entry for entry in entries if entry.kind != "blend"}
+    best = [singles[row.name] for row in rows if row.name in singles][:_MOST_ENTRIES]
+    parts = [(entry.name, entry.oof()) for entry in best]
+    shapes = [part.values.shape for _, part in parts]
+    common = max(shapes, key=shapes.count, default=None)
+    parts = [(name, part) for name, part in parts if part.values.shape == common]
+    found = correlation([part for _, part in parts]) if len(parts) > 1 else None
+    if found is None:
+        return None
+    others = found[~np.eye(len(found), dtype=bool)]
+    low, high = float(others.min()), max(float(others.max()), float(others.min()) + 1e-9)
+    shares = np.clip((found - low) / (high - low), 0, 1)
+    np.fill_diagonal(shares, 0)
+    return Matrix([name for name, _ in parts], [[f"{v:.3f}" for v in row] for row in found], shares.round(2).tolist())
+
+
+def submitted(records: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return every submission with what the leaderboard said of it."""
+    told = {(e["submission"], e["scope"]): e["value"] for e in events if e["submission"] is not None}
+    return [
+        {**record, "public": told.get((record["name"], "public")), "private": told.get((record["name"], "private"))}
+        for record in records
+    ]
+
+
+def machines(runs: Sequence[Run], attempt: Any) -> list[dict[str, Any]]:
+    """Return the environments runs were made in, equal ones once, with the names of their runs."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        path = run.folder / "provenance.json"
+        made = attempt(lambda path=path: read_sealed(path), None) if path.exists() else None
+        if made is not None:
+            found.setdefault(digest_of(made), {**made, "runs": []})["runs"].append(run.name)
+    return list(found.values())

@@ -1,0 +1,193 @@
+"""Loaders: the order of a run is a function of (seed, epoch), its samples of (seed, epoch, row)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+from batteries.errors import ExperimentError
+from batteries.experiment import Batch
+from batteries.prepare.seed import random_state
+from batteries.train.loaders import Loader, grouped
+
+NUMBERS = torch.arange(23.0)
+
+
+class Noisy(Dataset[Any]):
+    """Samples that draw from all three global generators, as augmentations of real code do."""
+
+    def __len__(self) -> int:
+        return 11
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        return torch.tensor([row, random.random(), np.random.rand(), float(torch.rand(()))]), row
+
+
+class Counted(Dataset[Any]):
+    """Remembers what was read."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, row: int) -> tuple[int, int]:
+        self.read.append(row)
+        return row, -row
+
+
+def shuffled(*, batch_size: int = 4, seed: int = 0, dataset: Any = (NUMBERS, -NUMBERS)) -> Loader:
+    return Loader(dataset, batch_size=batch_size, seed=seed, shuffle=True)
+
+
+def same(left: Sequence[Batch], right: Sequence[Batch]) -> bool:
+    pairs = zip(left, right, strict=True)
+    return all(torch.equal(x, y) for a, b in pairs for x, y in zip(a, b, strict=True))
+
+
+def plain(state: Any) -> Any:
+    """Tensors as lists, so that states of generators can be compared."""
+    if isinstance(state, Tensor):
+        return state.tolist()
+    if isinstance(state, dict):
+        return {key: plain(value) for key, value in state.items()}
+    return [plain(value) for value in state] if isinstance(state, list | tuple) else state
+
+
+def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
+    first = list(shuffled().epoch(3))
+    torch.rand(5)
+    list(shuffled().epoch(1))
+    assert same(list(shuffled().epoch(3)), first)
+    orders = [tuple(shuffled(seed=seed).order(epoch).tolist()) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len(set(orders)) == len(orders)
+
+
+@given(size=st.integers(1, 40), batch_size=st.integers(1, 12), epoch=st.integers(0, 5), data=st.data())
+def test_an_epoch_begun_at_a_batch_is_the_rest_of_the_whole_epoch(
+    size: int, batch_size: int, epoch: int, data: st.DataObject
+) -> None:
+    numbers = torch.arange(size)
+    loader = shuffled(batch_size=batch_size, dataset=(numbers, numbers))
+    whole = list(loader.epoch(epoch))
+    start = data.draw(st.integers(0, len(whole)))
+    assert same(list(loader.epoch(epoch, start=start)), whole[start:])
+    assert len(whole) == len(loader)
+    assert sorted(torch.cat([batch.rows for batch in whole]).tolist()) == list(range(size))
+
+
+def test_the_ragged_last_batch_is_kept_and_rows_name_the_samples() -> None:
+    batches = list(shuffled().epoch(0))
+    assert [batch.size for batch in batches] == [4, 4, 4, 4, 4, 3]
+    for batch in batches:
+        assert torch.equal(batch.inputs, NUMBERS[batch.rows])
+        assert torch.equal(batch.targets, -NUMBERS[batch.rows])
+
+
+def test_without_shuffle_rows_come_in_their_order_in_every_epoch() -> None:
+    loader = Loader((NUMBERS, NUMBERS), batch_size=5, seed=3)
+    assert torch.equal(torch.cat([batch.rows for batch in loader.epoch(4)]), torch.arange(23))
+
+
+def test_skipped_samples_are_never_read() -> None:
+    dataset = Counted()
+    list(Loader(dataset, batch_size=2).epoch(0, start=2))
+    assert dataset.read == [4, 5, 6]
+
+
+def test_random_samples_are_the_same_with_and_without_workers_and_from_any_batch() -> None:
+    def epoch(workers: int, number: int, start: int = 0) -> list[Batch]:
+        loader = Loader(Noisy(), batch_size=4, seed=5, shuffle=True, num_workers=workers)
+        return list(loader.epoch(number, start=start))
+
+    here = epoch(0, 1)
+    assert same(epoch(2, 1), here)
+    assert same(epoch(0, 1, start=1), here[1:])
+    assert not same(epoch(0, 2), here)
+    drawn = torch.cat([batch.inputs for batch in here])[:, 1:]
+    assert len(drawn.unique()) == drawn.numel()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reading_a_dataset_leaves_the_global_generators_alone(workers: int) -> None:
+    before = plain(random_state())
+    list(Loader(Noisy(), batch_size=4, shuffle=True, num_workers=workers).epoch(0))
+    assert plain(random_state()) == before
+
+
+def test_a_sample_that_fails_leaves_the_global_generators_alone() -> None:
+    class Broken(Noisy):
+        def __getitem__(self, row: int) -> tuple[Tensor, int]:
+            raise KeyError(row)
+
+    before = plain(random_state())
+    with pytest.raises(KeyError):
+        list(Loader(Broken(), batch_size=4).epoch(0))
+    assert plain(random_state()) == before
+
+
+def test_rows_without_targets_give_inputs_alone() -> None:
+    for dataset in (NUMBERS, TensorDataset(NUMBERS), plain_numbers()):
+        batch = next(Loader(dataset, batch_size=2, labelled=False).epoch(0))
+        assert torch.equal(batch.inputs.float(), NUMBERS[:2])
+        assert batch.targets is None
+
+
+def test_a_tensor_dataset_is_gathered_like_tensors() -> None:
+    assert same(list(shuffled(dataset=TensorDataset(NUMBERS, -NUMBERS)).epoch(0)), list(shuffled().epoch(0)))
+
+
+def test_a_collate_of_ones_own_joins_the_samples() -> None:
+    loader = Loader(Counted(), batch_size=3, collate=lambda samples: ([x for x, _ in samples], "joined"))
+    first = next(loader.epoch(0))
+    assert (first.inputs, first.targets, first.rows.tolist()) == ([0, 1, 2], "joined", [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ((NUMBERS, NUMBERS[:5]), r"of one length, got tensors of shapes \[\(23,\), \(5,\)\]"),
+        ((NUMBERS, NUMBERS, NUMBERS), "of one length, got tensors of shapes"),
+        (NUMBERS, r"one tensor for rows that have a target; return \(inputs, targets\)"),
+        ({"x": NUMBERS}, "a torch Dataset with a length, got dict"),
+        ((NUMBERS.numpy(), NUMBERS.numpy()), "a torch Dataset with a length, got tuple"),
+        (iter([1, 2]), "a torch Dataset with a length, got list_iterator"),
+        (None, "a torch Dataset with a length, got NoneType"),
+    ],
+)
+def test_what_is_no_dataset_is_refused_when_the_loader_is_made(dataset: Any, message: str) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        Loader(dataset, batch_size=2)
+
+
+def test_samples_that_are_no_pair_are_refused_by_their_type() -> None:
+    with pytest.raises(ExperimentError, match=r"must be \(input, target\), got Tensor"):
+        next(Loader(plain_numbers(), batch_size=2).epoch(0))
+
+
+def plain_numbers() -> Dataset[Any]:
+    class Numbers(Dataset[Any]):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, row: int) -> float:
+            return float(row)
+
+    return Numbers()
+
+
+@given(count=st.integers(0, 30), size=st.integers(1, 9))
+def test_groups_hold_everything_in_order_and_only_the_last_is_short(count: int, size: int) -> None:
+    groups = list(grouped(size, iter(range(count))))  # type: ignore[arg-type]
+    assert [x for group in groups for x in group] == list(range(count))
+    assert all(len(group) == size for group in groups[:-1])
