@@ -87,7 +87,7 @@ W = torch.ones(2)
         ([], WeightsError, "nothing to average: give at least one"),
         ([{"w": W}, {"v": W}], WeightsError, "checkpoints 1 and 2 differ: 'v' is in one of them only"),
         ([{"w": W}, {"w": W}, {"w": W, "x": W}], WeightsError, "checkpoints 1 and 3 differ: 'x' is in one of them"),
-        ([{"w": W}, {"w": torch.ones(1)}], WeightsError, r"'w' is \(2,\) and \(1,\)"),
+        ([{"w": W}, {"w": torch.ones(1)}], WeightsError, r"'w' is \(2,\) torch.float32 and \(1,\) torch.float32"),
         ([{"w": W}, {"w": W.int()}], WeightsError, r"'w' is \(2,\) torch.float32 and \(2,\) torch.int32"),
         ([{"w": W}, {"w": W.double()}], WeightsError, r"'w' is \(2,\) torch.float32 and \(2,\) torch.float64"),
         ([{"w": W}, {"w": W * float("nan")}], DataError, "checkpoint 2: 'w' is NaN or infinite; leave it out"),

@@ -71,7 +71,7 @@ def check_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     checked = {}
     for name, value in values.items():
         try:
-            checked[name] = TypeAdapter(hints[name]).validate_python(_or_none(value, hints[name]))
+            checked[name] = None if _says_none(value, hints[name]) else TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ConfigError(f"{cls.__name__}.{name} = {value!r}: {reason}") from None
@@ -89,7 +89,8 @@ def _hints(cls: type) -> dict[str, Any]:
         ) from error
 
 
-def _or_none(value: Any, hint: Any) -> Any:
-    """None where `none` was typed, unless the field is a text that may be called so."""
-    typed = isinstance(value, str) and value.lower() == "none"
-    return None if typed and type(None) in typing.get_args(hint) else value
+def _says_none(value: Any, hint: Any) -> bool:
+    """Whether None is meant and allowed; a field that holds a text may be called `none`."""
+    return (value is None or (isinstance(value, str) and value.lower() == "none")) and type(None) in typing.get_args(
+        hint
+    )

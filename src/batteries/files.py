@@ -32,7 +32,12 @@ def safe_name(name: str, what: str = "name") -> str:
 
     Letters, digits, `.`, `_` and `-`, starting with a letter or digit, at most 80 characters.
     """
-    if not isinstance(name, str) or not _SAFE.fullmatch(name) or name.split(".")[0].lower() in _RESERVED or name.endswith("."):
+    if (
+        not isinstance(name, str)
+        or not _SAFE.fullmatch(name)
+        or name.split(".")[0].lower() in _RESERVED
+        or name.endswith(".")
+    ):
         raise NotSafeError(
             f"{what} {str(name)[:100]!r} cannot be used as a file name; use letters, digits, '.', '_' and '-',"
             " starting with a letter or digit, at most 80 characters"

@@ -138,19 +138,21 @@ class Experiment:
             target is empty or NaN.
 
         """
+        import polars as pl
+
         column = rows[self.target]
         if column.null_count():
             raise DataError(f"target column {self.target!r} has {column.null_count()} empty values; fill or drop them")
         if column.dtype.is_nested():
             return _rectangle(column)
         if column.dtype.is_decimal():
-            column = column.cast(_float())
+            column = column.cast(pl.Float64)
         if column.dtype.is_float() and (nan := int(column.is_nan().sum())):
             raise DataError(f"target column {self.target!r} has {nan} NaN values; fill or drop them")
-        if column.dtype.is_numeric() or column.dtype == _bool():
+        if column.dtype.is_numeric() or column.dtype == pl.Boolean:
             values: NDArray[Any] = column.to_numpy()
             return values.astype("int64") if values.dtype == bool else values
-        return self._codes(column.cast(_text()).to_list())
+        return self._codes(column.cast(pl.String).to_list())
 
     def _codes(self, names: list[str]) -> NDArray[Any]:
         import numpy as np
@@ -182,27 +184,11 @@ def _rectangle(column: pl.Series) -> NDArray[Any]:
     import polars as pl
 
     if column.dtype.base_type() == pl.List:
-        if (lengths := column.list.len()).n_unique() > 1:
-            few, many = lengths.min(), lengths.max()
-            raise DataError(f"target column {column.name!r} holds lists of {few} to {many} values; give all one length")
+        lengths = sorted(set(column.list.len().to_list()))
+        if len(lengths) > 1:
+            raise DataError(
+                f"target column {column.name!r} holds lists of {lengths[0]} to {lengths[-1]} values; one length is needed"
+            )
         return np.array(column.to_list())
     values: NDArray[Any] = column.to_numpy()
     return values
-
-
-def _float() -> Any:
-    import polars as pl
-
-    return pl.Float64
-
-
-def _bool() -> Any:
-    import polars as pl
-
-    return pl.Boolean
-
-
-def _text() -> Any:
-    import polars as pl
-
-    return pl.String

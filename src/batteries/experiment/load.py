@@ -8,11 +8,12 @@ Next:  every verb starts here.
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
+import re
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -21,10 +22,10 @@ from typing import Any
 from batteries.config import check_values, parse_overrides, to_plain
 from batteries.errors import BatteriesError, ExperimentError
 from batteries.experiment.base import Experiment
-from batteries.files import digest_file
+from batteries.experiment.imports import import_fresh
+from batteries.experiment.metric import Metric
 
 DEFAULT_FILE = "experiment.py"
-_AS_LOADED = "__batteries_digest__"
 _REQUIRED = {
     "table": "table(self) -> pl.DataFrame",
     "dataset": "dataset(self, rows, *, training)",
@@ -91,60 +92,25 @@ def _experiment_path(folder: Path, file: str) -> Path:
 
 
 def _import(path: Path) -> ModuleType:
-    folder = str(path.parent)
-    if sys.path[:1] != [folder]:
-        sys.path.insert(0, folder)
-    _forget_others(path.parent)
-    importlib.invalidate_caches()
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # caches tell edits apart by the second only
     try:
-        module = importlib.import_module(path.stem)
+        return import_fresh(path)
     except SyntaxError as error:
-        line = (error.text or "").strip()
-        raise ExperimentError(
-            f"{Path(error.filename or path).name}, line {error.lineno}: {error.msg}: {line}\nMend it and run again."
-        ) from error
+        where = f"{Path(error.filename or path).name}, line {error.lineno}" if error.lineno else path.name
+        line = f": {error.text.strip()}" if error.text and error.text.strip() else ""
+        raise ExperimentError(f"{where}: {error.msg}{line}\nMend it and run again.") from error
     except ModuleNotFoundError as error:
+        if error.name is None:
+            raise ExperimentError(describe(error, path.parent)) from error
         raise ExperimentError(f"{path.name} imports {error.name!r}, which is not installed: pip install it") from error
     except BatteriesError:
         raise
     except Exception as error:
         raise ExperimentError(describe(error, path.parent)) from error
-    finally:
-        sys.dont_write_bytecode = writes
-    for own in _loaded(path.parent):
-        vars(own)[_AS_LOADED] = _digest(own)
-    return module
-
-
-def _forget_others(folder: Path) -> None:
-    """Forget modules that hide this folder's: namesakes from another folder, and its own if a file changed since."""
-    for stem in (p.stem for p in folder.glob("*.py")):
-        file = getattr(sys.modules.get(stem), "__file__", None)
-        if file and Path(file).resolve().parent != folder and not file.startswith((sys.prefix, sys.base_prefix)):
-            del sys.modules[stem]
-    own = _loaded(folder)
-    if any(vars(module).get(_AS_LOADED) != _digest(module) for module in own):
-        for module in own:
-            del sys.modules[module.__name__]
-
-
-def _loaded(folder: Path) -> list[ModuleType]:
-    modules = [sys.modules.get(path.stem) for path in folder.glob("*.py")]
-    return [m for m in modules if m is not None and Path(m.__file__ or "").resolve().parent == folder]
-
-
-def _digest(module: ModuleType) -> str:
-    file = Path(module.__file__ or "")
-    return digest_file(file) if file.is_file() else ""
 
 
 def _experiment_class(module: ModuleType, path: Path) -> type[Experiment]:
-    found = [
-        cls
-        for cls in vars(module).values()
-        if inspect.isclass(cls) and issubclass(cls, Experiment) and cls.__module__ == module.__name__
-    ]
+    classes = [cls for cls in vars(module).values() if inspect.isclass(cls) and issubclass(cls, Experiment)]
+    found = list(dict.fromkeys(cls for cls in classes if cls.__module__ == module.__name__))
     if not found:
         raise ExperimentError(f"{path.name} defines no experiment: write class Mine(bt.Experiment) in it")
     if len(found) > 1:
@@ -155,16 +121,45 @@ def _experiment_class(module: ModuleType, path: Path) -> type[Experiment]:
 
 
 def _check_class(cls: type[Experiment], path: Path) -> None:
-    if undeclared := [n for n in vars(cls).get("__annotations__", {}) if n not in cls.__dataclass_fields__]:
+    known, inherited = cls.__dataclass_fields__, {field.name for field in fields(cls)}
+    decorated = "__dataclass_fields__" in vars(cls)
+    undeclared = [name for name in inspect.get_annotations(cls) if name not in known or name in inherited]
+    if undeclared and not decorated:
         raise ExperimentError(
             f"{path.name}: {cls.__name__}.{undeclared[0]} is not a field; put @dataclass(kw_only=True) above it"
         )
     if not hasattr(cls, "metric"):
         raise ExperimentError(f"{path.name}: {cls.__name__} has no metric; add: metric = bt.Metric.accuracy()")
+    for name, wanted in _misfits(cls):
+        raise ExperimentError(f"{path.name}: {cls.__name__}.{name} must be {wanted}, got {getattr(cls, name)!r}")
     for name, signature in _REQUIRED.items():
         own_step = name == "loss" and cls.training_step is not Experiment.training_step
         if getattr(cls, name) is getattr(Experiment, name) and not own_step:
             raise ExperimentError(f"{path.name}: {cls.__name__} has no method {name}; add: def {signature}: ...")
+
+
+def _misfits(cls: type[Experiment]) -> Iterator[tuple[str, str]]:
+    """What is said about the class in a way that would fail only later, hours into a run."""
+    metrics = (cls.metric, *cls.also) if isinstance(cls.also, tuple | list) else (cls.metric,)
+    if not isinstance(cls.metric, Metric):
+        yield "metric", "a Metric such as bt.Metric.accuracy()"
+    elif cls.metric.fn is None:
+        yield "metric", "a Metric with a function to call"
+    elif not isinstance(cls.also, tuple | list) or not all(isinstance(m, Metric) and m.fn for m in metrics):
+        yield "also", "a tuple of Metrics with a function each"
+    elif len({metric.name for metric in metrics}) < len(metrics):
+        yield "also", "Metrics with names of their own"
+    if cls.folds is not None and not (
+        is_dataclass(cls.folds) and hasattr(cls.folds, "assign") and not inspect.isclass(cls.folds)
+    ):
+        yield "folds", "None or a strategy such as bt.KFold(n=5)"
+    for name in ("id", "target"):
+        if not isinstance(getattr(cls, name), str):
+            yield name, "the name of a column"
+    if cls.classes is not None and (isinstance(cls.classes, str) or not all(isinstance(c, str) for c in cls.classes)):
+        yield "classes", "None or a tuple of texts"
+    if not isinstance(cls.keep, int) or cls.keep < 1:
+        yield "keep", "a whole number >= 1"
 
 
 def describe(error: BaseException, folder: Path) -> str:
@@ -179,27 +174,34 @@ def describe(error: BaseException, folder: Path) -> str:
 
 def experiment_name(experiment: Experiment) -> str:
     """`DigitsMlp` -> `digits-mlp`: what its runs are called."""
-    name = type(experiment).__name__
-    return "".join(
-        f"-{c.lower()}" if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name)
-    )
+    return re.sub(r"(?<=[^A-Z_])(?=[A-Z])", "-", type(experiment).__name__).strip("_").lower()
 
 
 def fields_of(experiment: Experiment) -> dict[str, Any]:
     """The experiment's fields as plain data."""
-    fields: dict[str, Any] = to_plain(experiment)
-    return fields
+    plain: dict[str, Any] = to_plain(experiment)
+    return plain
 
 
 def code_digest(experiment: Experiment) -> str:
     """Digest of what the experiment's own files *say*: comments and layout do not count.
 
-    Covers the file of the class and, step by step, every file of the same folder that it imports.
+    Covers the file of the class and, step by step, every file of the same folder and its packages
+    that it imports.
     """
+    first = _source_file(type(experiment))
     digest = sha256()
-    for path, tree in sorted(_own_files(Path(inspect.getfile(type(experiment))).resolve()).items()):
-        digest.update(f"{path.name}\n{ast.dump(tree)}\n".encode())
+    for path, tree in sorted(_own_files(first).items()):
+        digest.update(f"{path.relative_to(first.parent).as_posix()}\n{ast.dump(tree)}\n".encode())
     return digest.hexdigest()
+
+
+def _source_file(cls: type) -> Path:
+    """The file a class was made in; its module's name may stand for another folder's file by now."""
+    for member in vars(cls).values():
+        if inspect.isfunction(member) and member.__module__ == cls.__module__ and "__file__" in member.__globals__:
+            return Path(member.__globals__["__file__"]).resolve()
+    return Path(inspect.getfile(cls)).resolve()
 
 
 def _own_files(first: Path) -> dict[Path, ast.Module]:
@@ -209,13 +211,21 @@ def _own_files(first: Path) -> dict[Path, ast.Module]:
         path = todo.pop()
         if path in found or not path.is_file():
             continue
-        found[path] = ast.parse(path.read_text())
+        found[path] = ast.parse(path.read_bytes())
         for node in ast.walk(found[path]):
             if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
+                todo += [file for alias in node.names for file in _candidates(first.parent, alias.name)]
             elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            else:
-                continue
-            todo += [first.parent / f"{name.partition('.')[0]}.py" for name in names]
+                base = path.parents[node.level - 1] if node.level else first.parent
+                for alias in node.names:  # what is imported may be a module itself
+                    todo += _candidates(base, f"{node.module}.{alias.name}" if node.module else alias.name)
     return found
+
+
+def _candidates(folder: Path, dotted: str) -> list[Path]:
+    """Where a dotted name may lie: every file that importing it would run."""
+    files = []
+    for part in dotted.split("."):
+        files += [folder / f"{part}.py", folder / part / "__init__.py"]
+        folder = folder / part
+    return files

@@ -136,8 +136,15 @@ def _accuracy(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
 def _auc(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
     from sklearn.metrics import roc_auc_score
 
-    predictions = predictions[:, 1] if predictions.ndim == 2 and predictions.shape[1] == 2 else _flat(predictions)
-    return float(roc_auc_score(targets, predictions, multi_class="ovr"))
+    targets, predictions = _flat(targets), _flat(predictions)
+    if predictions.ndim == 1 or targets.ndim == 2:
+        return float(roc_auc_score(targets, predictions))
+    if predictions.shape[1] == 2:
+        return float(roc_auc_score(targets, predictions[:, 1]))
+    classes = range(predictions.shape[1])  # one by one, as the rows of a rank blend do not add up to 1
+    if set(targets.tolist()) != set(classes):
+        raise ValueError(f"AUC needs rows of all {len(classes)} classes, got {sorted(set(targets.tolist()))}")
+    return sum(float(roc_auc_score(targets == c, predictions[:, c])) for c in classes) / len(classes)
 
 
 def _log_loss(targets: NDArray[Any], predictions: NDArray[Any]) -> float:

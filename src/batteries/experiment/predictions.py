@@ -244,7 +244,7 @@ def _feed(digest: Any, column: pl.Series) -> None:
         digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
     kept = column.drop_nulls()
     if kind == pl.List:
-        lengths = kept.list.len()
+        lengths = kept.list.len().cast(pl.Int64)
         _feed(digest, lengths)
         _feed(digest, kept.filter(lengths > 0).explode())
     elif kind == pl.Array:

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from batteries.errors import UsageError
 from batteries.prepare.seed import derive_seed
 
 _GAMMA = -7046029254386353131
@@ -46,7 +47,9 @@ class SampleRandom:
         return ((bits >> 40) & 0xFFFFFF).to(torch.float32).mul(2.0**-24).reshape(len(base), *shape)
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
-        """Whole numbers from `low` to `high - 1`: int64, shape (n, *shape)."""
+        """Whole numbers from `low` to `high - 1`, at most 2**24 of them: int64, shape (n, *shape)."""
+        if not 0 < high - low <= 1 << 24:
+            raise UsageError(f"integers need low < high <= low + 2**24, got low {low} and high {high}")
         return (self.uniform(*shape) * (high - low)).floor().to(torch.int64) + low
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import KW_ONLY, asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from batteries.errors import ConfigError, CorruptError, FoldsError
 from batteries.experiment import Experiment
 from batteries.experiment.predictions import column_digest
-from batteries.files import digest_of, write_atomic
+from batteries.experiment.sealed import read_table, write_table
+from batteries.files import digest_of
 from batteries.prepare.table import training_table
 
 MAX_CLASSES = 100
@@ -46,6 +48,9 @@ class KFold:
     n: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check_n(self.n)
+
     def columns(self) -> list[str]:
         return []
 
@@ -64,6 +69,9 @@ class Stratified:
     n: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check_n(self.n)
+
     def columns(self) -> list[str]:
         return [self.column]
 
@@ -72,9 +80,9 @@ class Stratified:
 
         column = _column(table, self.column)
         _enough(self.n, table)
-        counts = column.value_counts(sort=True)
+        counts = column.alias("value").value_counts(sort=True)
         if (rarest := int(counts["count"].to_numpy().min())) < self.n:
-            rare = counts.filter(pl.col("count") < self.n)[self.column].to_list()
+            rare = counts.filter(pl.col("count") < self.n)["value"].to_list()
             raise FoldsError(
                 f"{len(rare)} classes of {self.column!r} have fewer rows than the {self.n} folds (the rarest {rarest};"
                 f" first: {rare[:5]}); use Stratified({self.column!r}, n={max(2, rarest)}) or KFold(n={self.n})"
@@ -95,11 +103,15 @@ class Grouped:
     n: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check_n(self.n)
+
     def columns(self) -> list[str]:
         return [self.column]
 
     def assign(self, table: pl.DataFrame) -> NDArray[np.int64]:
         groups = _codes(_column(table, self.column))
+        _enough(self.n, table)
         sizes = np.bincount(groups)
         if len(sizes) < self.n:
             raise FoldsError(f"{self.column!r} has {len(sizes)} groups, fewer than {self.n} folds; lower n")
@@ -119,9 +131,12 @@ def _held_out(splitter: Any, table: pl.DataFrame, y: NDArray[np.int64] | None = 
     return folds
 
 
+def _check_n(n: int) -> None:
+    if not isinstance(n, int) or n < 2:
+        raise ConfigError(f"folds: n must be a whole number >= 2, got {n!r}")
+
+
 def _enough(n: int, table: pl.DataFrame) -> int:
-    if n < 2:
-        raise ConfigError(f"folds: n must be >= 2, got {n}")
     if len(table) < n:
         raise FoldsError(f"the table has {len(table)} rows, fewer than {n} folds; lower n")
     return n
@@ -143,9 +158,11 @@ def _codes(column: pl.Series) -> NDArray[np.int64]:
 def default_strategy(table: pl.DataFrame, target: str) -> Strategy:
     """Stratified on a target that looks like classes, else plain folds."""
     column = table[target]
-    discrete = column.dtype == pl.String or column.dtype == pl.Boolean or column.dtype.is_integer()
-    if discrete and column.n_unique() <= MAX_CLASSES and column.value_counts()["count"].min() >= 5:  # type: ignore[operator]
-        return Stratified(target)
+    texts = column.dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum)
+    if (texts or column.dtype.is_integer()) and column.n_unique() <= MAX_CLASSES:
+        rarest = int(column.alias("value").value_counts()["count"].to_numpy().min())
+        if rarest >= Stratified(target).n:
+            return Stratified(target)
     return KFold()
 
 
@@ -159,15 +176,25 @@ class Folds:
     about: dict[str, str]
     """Strategy, and digests of the ids and of every column it depends on."""
 
+    def __post_init__(self) -> None:
+        if self.fold.shape != (len(self.ids),) or self.fold.dtype.kind not in "iu":
+            raise FoldsError(
+                f"{len(self.ids)} rows need one whole number each, got {self.fold.dtype} {self.fold.shape}"
+            )
+        held_out = np.unique(self.fold)
+        if len(held_out) < 2 or held_out[0] != 0 or held_out[-1] != len(held_out) - 1:
+            raise FoldsError(f"folds must be numbered 0 to n - 1, each with a row, at least two; got {held_out[:12]}")
+
     @property
     def n(self) -> int:
         """Number of folds."""
         return int(self.fold.max()) + 1
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names this split: equal digests mean the same rows held out together."""
-        return digest_of([self.about, [str(i) for i in self.ids.to_list()], self.fold.tolist()])
+        fold = pl.Series(self.fold.astype(np.int64))
+        return digest_of([self.about, column_digest(self.ids), column_digest(fold)])
 
     @property
     def strategy(self) -> str:
@@ -194,10 +221,8 @@ class Folds:
 
     def save(self, path: Path) -> None:
         """Write (id, fold) as Parquet, with the strategy and the digests in its metadata."""
-        frame = pl.DataFrame({"id": self.ids, "fold": self.fold})
-        about = {f"batteries.{k}": v for k, v in {**self.about, "digest": self.digest}.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, lambda file: frame.write_parquet(file, metadata=about))
+        write_table(path, pl.DataFrame({"id": self.ids, "fold": self.fold}), self.about)
 
     @classmethod
     def load(cls, path: Path) -> Folds:
@@ -205,16 +230,12 @@ class Folds:
         if not path.exists():
             raise FoldsError(f"{path} does not exist; make the folds first: batteries split")
         try:
-            frame = pl.read_parquet(path)
-            metadata = pl.read_parquet_metadata(path)
-            about = {k.removeprefix("batteries."): v for k, v in metadata.items() if k.startswith("batteries.")}
-            seal = about.pop("digest")
-            folds = cls(frame["id"], frame["fold"].to_numpy(), about)
-        except (Exception, pl.exceptions.PanicException) as error:
-            raise CorruptError(f"{path}: is not a file of folds ({error}); restore it from a copy") from error
-        if folds.digest != seal:
-            raise CorruptError(f"{path}: was changed or damaged after it was written; restore it from a copy")
-        return folds
+            frame, about = read_table(path)
+        except CorruptError as error:
+            raise CorruptError(f"{error}. Restore it from a copy: every run here was made on these folds") from error
+        if not {"strategy", "columns"} <= set(about):
+            raise CorruptError(f"{path}: holds no folds but {', '.join(frame.columns[:5])}; restore it from a copy")
+        return cls(frame["id"], frame["fold"].to_numpy(), about)
 
 
 def make_folds(table: pl.DataFrame, strategy: Strategy, *, id: str = "id", target: str | None = None) -> Folds:
@@ -226,7 +247,7 @@ def make_folds(table: pl.DataFrame, strategy: Strategy, *, id: str = "id", targe
     """
     folds = strategy.assign(table)
     named = dict.fromkeys([id, *([target] if target else []), *strategy.columns()])
-    columns = {name: column_digest(table[name]) for name in named}
+    columns = {name: column_digest(_column(table, name)) for name in named}
     return Folds(table[id], folds, {"strategy": describe(strategy), "columns": json.dumps(columns)})
 
 

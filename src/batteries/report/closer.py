@@ -94,10 +94,14 @@ def _calibration(name: str, outcome: Outcome, classes: list[str]) -> list[Plot]:
     y = f"share that is {classes[1]}" if binary else "share that is right"
     points = [(each.stated, each.observed, each.deviation, each.rows) for each in bins]
     label = f"Calibration of {name}: {x} against {y} in {len(bins)} bins; expected calibration error {rough(error)}"
+    meaning = (
+        f"of 10 rows with a stated probability of 0.8, 8 are {classes[1]}; below it, too much is stated"
+        if binary
+        else "a stated probability of 0.8 is right in 8 of 10 rows; below it, the entry is too sure of itself"
+    )
     caption = (
-        "On the dashed line, a stated probability of 0.8 is right in 8 of 10 rows; below it, the entry is too sure of"
-        f" itself. Larger dots hold more rows, bars are one standard deviation. The mean distance from the line"
-        f" (expected calibration error, 10 bins) is {rough(error)}."
+        f"On the dashed line, {meaning}. Larger dots hold more rows, bars are one standard deviation."
+        f" The mean distance from the line (expected calibration error, 10 bins) is {rough(error)}."
     )
     return [Plot(plots.reliability(points, label, x=x, y=y), caption)]
 

@@ -8,6 +8,7 @@ Next:  open them in a browser, with or without a network.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from batteries.report import sections
 from batteries.report.closer import closer
 from batteries.report.gallery import study_context
 from batteries.report.runs import views
-from batteries.report.view import FILTERS
+from batteries.report.view import FILTERS, counted
 from batteries.score.board import Row, scores, submissions
 from batteries.score.entry import Entry, all_entries, open_entry
 from batteries.score.ledger import Ledger
@@ -82,7 +83,7 @@ def _gather(root: Path) -> dict[str, Any]:
     return {
         "title": f"Report: {root.resolve().parent.name}",
         "updated": max((event["at"] for event in events), default="")[:16].replace("T", " "),
-        "kinds": {kind: sum(row.kind == kind for row in rows) for kind in ("run", "average", "blend")},
+        "kinds": [counted(n, kind) for kind, n in Counter(row.kind for row in rows).items()],
         "best": best,
         "folds": best and next((e.config["folds"]["strategy"] for e in entries if e.name == best.name), None),
         "board": sections.board(rows, events) if rows else None,

@@ -19,6 +19,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 SERIES = 8
@@ -100,11 +101,17 @@ def colour(number: int) -> str:
 
 
 def curves(
-    lines: Sequence[tuple[int, Points]], label: str, *, y: str, stages: Sequence[tuple[float, str]] = ()
+    lines: Sequence[tuple[int, Points]],
+    label: str,
+    *,
+    y: str,
+    stages: Sequence[tuple[float, str]] = (),
+    log: bool = False,
 ) -> Markup:
     """Draw lines over the training step.
 
-    `lines` are (fold, points); `stages` are (first step, name), drawn as marks on top.
+    `lines` are (fold, points); `stages` are (first step, name), drawn as marks on top; `log` allows a
+    logarithmic scale where the values span too much for an even one.
     """
 
     def draw(axes: Axes) -> None:
@@ -119,8 +126,10 @@ def curves(
             axes.text(
                 at, 1.02, f" {name}" if number else name, transform=placed, fontsize=9, va="bottom", clip_on=False
             )
-        if _wide([value for _, (_, values) in lines for value in values]):
+        if log and _wide([value for _, (_, values) in lines for value in values]):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="update", ylabel=y)
 
     return chart(draw, label)

@@ -71,7 +71,7 @@ def _curve(name: str, lines: Lines, key: str, title: str, caption: str) -> Plot 
     known = [value for value in last if value is not None]
     label = f"{title.capitalize()} of {name} over the updates, {counted(len(lines), 'fold')};"
     label += f" mean of the last values {score(float(np.mean(known)))}" if known else " no finite values"
-    return Plot(plots.curves(pieces, label, y=title, stages=_stages(lines)), caption)
+    return Plot(plots.curves(pieces, label, y=title, stages=_stages(lines), log="loss" in key), caption)
 
 
 def _pieces(rows: Sequence[Mapping[str, Any]], key: str) -> list[plots.Points]:

@@ -91,4 +91,9 @@ def counted(count: int, thing: str, things: str | None = None) -> str:
     return f"{count:,} {thing if count == 1 else things or thing + 's'}"
 
 
-FILTERS = {each.__name__: each for each in (score, rough, figure, signed, percent, size, counted)}
+def sentence(text: str) -> str:
+    """A remark as a sentence: a capital first, a full stop last."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+FILTERS = {each.__name__: each for each in (score, rough, figure, signed, percent, size, counted, sentence)}

@@ -139,10 +139,11 @@ class Checkpoints:
         try:
             saved = self._record(Checkpoint(path, number, _number(score), dict(info or {}), sha256))
         except BaseException:
-            path.unlink(missing_ok=True)  # without its record it is nothing, and the disk may be full
+            if not path.with_suffix(".json").exists():  # without its record it is nothing, and the disk may be full
+                path.unlink(missing_ok=True)
             raise
         self._all.append(saved)
-        self._tidy()
+        self.tidy()
         return saved
 
     def score(self, checkpoint: Checkpoint, score: float, *, info: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -154,7 +155,7 @@ class Checkpoints:
             )
         scored = replace(checkpoint, score=_number(score), info={**checkpoint.info, **(info or {})})
         self._all[numbers.index(checkpoint.number)] = self._record(scored)
-        self._tidy()
+        self.tidy()
         return scored
 
     def usable_last(self) -> tuple[Checkpoint, dict[str, Any]] | None:
@@ -189,8 +190,11 @@ class Checkpoints:
         write_sealed(checkpoint.path.with_suffix(".json"), {"file": checkpoint.path.name, **record})
         return checkpoint
 
-    def _tidy(self) -> None:
-        """Link last and best, then delete what is neither among the best nor the newest two."""
+    def tidy(self) -> None:
+        """Link last and best, then delete what is neither among the best nor the newest two.
+
+        `save` and `score` end with it; whoever goes on after a kill calls it once.
+        """
         try:
             self._link("last.pt", self._all[-1])
             if best := self.best():
@@ -251,7 +255,8 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> dict[str, Any]:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CorruptError(f"{path}: is not a file of weights ({str(error).splitlines()[0][:200]})") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise CorruptError(f"{path}: is not a file of weights ({reason})") from error
     if not isinstance(data, dict):
         raise CorruptError(f"{path}: holds {type(data).__name__}, not a dict of weights")
     return data

@@ -7,6 +7,7 @@ Next:  the report draws its curves from metrics.jsonl; TensorBoard shows them li
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from math import isfinite
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from batteries.errors import CorruptError
+from batteries.errors import CorruptError, ResourceError
 
 
 class MetricLog:
@@ -31,12 +32,10 @@ class MetricLog:
         """Open the log; `position` forgets everything after so many bytes, as `position()` once told."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115 - closed by close()
+        self._path = folder / "metrics.jsonl"
         if position is not None:
-            if self.position() < position:
-                self._file.close()
-                raise CorruptError(f"{folder / 'metrics.jsonl'} lost lines that were written; restore it from a copy")
-            self._file.truncate(position)
+            _cut(self._path, position)
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         self._folder = folder / "tensorboard"
         self._board: Any = None
         self._tensorboard = tensorboard
@@ -51,14 +50,27 @@ class MetricLog:
 
     def position(self) -> int:
         """Bytes written so far, all of them safely on the disk."""
-        os.fsync(self._file.fileno())
+        self._sync()
         return self._file.seek(0, os.SEEK_END)
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> ResourceError:
+        return ResourceError(f"{self._path}: cannot be written ({error.strerror or error}); run again when it can")
 
     def write(self, *, step: int, **values: float | str | None) -> None:
         """Add one line. Texts (such as a stage's name) go to the file only."""
         plain = {name: None if isinstance(v, float) and not isfinite(v) else v for name, v in values.items()}
-        self._file.write(json.dumps({"step": step, **plain}, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        line = json.dumps({"step": step, **plain}, allow_nan=False).encode() + b"\n"
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise self._refused(error) from error
         if self._tensorboard:
             self._to_tensorboard(step, values)
 
@@ -74,12 +86,22 @@ class MetricLog:
 
     def close(self) -> None:
         """Flush and close both."""
-        if not self._file.closed:
-            os.fsync(self._file.fileno())
-            self._file.close()
         if self._board is not None:
             self._board.close()
             self._board = None
+        if not self._file.closed:
+            try:
+                self._sync()
+            finally:
+                self._file.close()
+
+
+def _cut(path: Path, position: int) -> None:
+    """Forget what was written after a position."""
+    path.touch()
+    if path.stat().st_size < position:
+        raise CorruptError(f"{path} lost lines that were written; restore it from a copy")
+    os.truncate(path, position)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

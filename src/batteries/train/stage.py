@@ -99,6 +99,7 @@ class StageOfFold:
         found = self.checkpoints.usable_last()
         if found is None:
             return None
+        self.checkpoints.tidy()
         checkpoint, saved = found
         if not self._ended(checkpoint.info):
             self.state = self._state(build_model(self.experiment, self.fold))

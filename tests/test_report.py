@@ -1,0 +1,345 @@
+"""The report and the study page: whole, self-contained, made from files alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+import batteries as bt
+from batteries.errors import UsageError
+from batteries.experiment.predictions import Predictions
+from batteries.files import digest_of, write_sealed, write_text
+from batteries.prepare.study import study
+from batteries.report import plots
+from batteries.report.evaluation import Outcome, calibration_error, confusion, hardest, outcome_of, reliability
+from batteries.report.page import write_report, write_study_page
+from batteries.score.entry import Entry, write_entry
+from batteries.score.ledger import Ledger
+
+ROWS = 120
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """A page read strictly: every tag closed by its own, ids unique, texts kept."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text = path.read_text()
+        self.open: list[str] = []
+        self.ids: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.charts: list[str] = []
+        self.feed(self.text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.ids.update([found["id"]] if found.get("id") else [])
+        self.links += [str(found[name]) for name in ("href", "src") if name in found]
+        if tag == "svg":
+            assert found["role"] == "img"
+            self.charts.append(str(found["aria-label"]))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"line {self.getpos()[0]}"
+
+    @property
+    def sections(self) -> list[str]:
+        return re.findall(r'<section id="(\w+)"', self.text)
+
+
+def probabilities(targets: NDArray[np.int64], noise: float, seed: int, classes: int = 3) -> NDArray[np.float64]:
+    scores = np.eye(classes)[targets] * 2 + np.random.default_rng(seed).normal(size=(len(targets), classes)) * noise
+    exponents = np.exp(scores)
+    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
+
+
+def add(
+    root: Path,
+    kind: str,
+    values: NDArray[Any],
+    targets: NDArray[Any],
+    *,
+    valid: float,
+    metric: tuple[str, bool] = ("accuracy", True),
+    **more: Any,
+) -> Entry:
+    """Write an entry as training would and note its scores."""
+    name, up = metric
+    config = {
+        "schema": 1,
+        "experiment": {"name": "toy", "class": "Toy", "file": "experiment.py"},
+        "fields": {"seed": 7},
+        "stages": [{"name": "head", "epochs": 2}, {"name": "all", "epochs": 2}],
+        "metric": {"name": name, "higher_is_better": up},
+        "also": ["log_loss"],
+        "columns": {"id": "id", "target": "label"},
+        "folds": {"n": 2, "strategy": "Stratified(column='label', n=2, seed=0)", "digest": "d"},
+        "rows": len(targets),
+        "identity": digest_of([kind, valid]),
+        **more,
+    }
+    ids = pl.Series("id", [f"row <{i}>" for i in range(len(targets))])
+    oof = Predictions(ids, values, targets=targets, folds=np.arange(len(targets)) % 2)
+    entry = write_entry(root, kind, config, oof, None)
+    with Ledger(root) as ledger:
+        ledger.add_entry(entry.config)
+        ledger.add_score(entry.name, "oof", valid, metric=name, higher_is_better=up, noise=0.01)
+        for fold in range(2):
+            ledger.add_score(entry.name, "fold", valid, metric=name, higher_is_better=up, fold=fold)
+    return entry
+
+
+def add_run(root: Path, values: NDArray[Any], targets: NDArray[Any], *, valid: float, **more: Any) -> Entry:
+    entry = add(root, "run", values, targets, valid=valid, **more)
+    metric = entry.direction.name
+    packages = {"torch": "2.11.0"}
+    write_sealed(
+        entry.folder / "provenance.json",
+        {"python": "3.12.1", "system": "Linux", "packages": packages, "cpu": {"machine": "x86_64", "cores": 8},
+         "gpu": ["NVIDIA H200"], "git": {"commit": "0123456789abcdef", "changed_files": [" M a.py"]}},
+    )  # fmt: skip
+    for fold in range(2):
+        folder = entry.folder / f"fold{fold}"
+        folder.mkdir()
+        lines = [
+            {"step": 10 * step, "stage": "head" if step < 3 else "all", "epoch": 1, "train/loss": 1 / step, "lr": 1e-3,
+             f"valid/{metric}": None if step == 2 else 0.8, "valid/log_loss": 0.5}
+            for step in range(1, 5)
+        ]  # fmt: skip
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        write_sealed(folder / "fold.json", {"fold": fold, "scores": {metric: valid + 0.01 * fold}})
+    return entry
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs, an average, two blends, test scores, a submission with its leaderboard score, a study."""
+    root = tmp_path_factory.mktemp("made") / "runs"
+    targets = np.arange(ROWS) % 3
+    first, second = probabilities(targets, 1.0, 0), probabilities(targets, 1.5, 1)
+    runs = [add_run(root, first, targets, valid=0.9), add_run(root, second, targets, valid=0.8)]
+    add(
+        root,
+        "average",
+        first,
+        targets,
+        valid=0.88,
+        of="run-001",
+        how="best 2",
+        checkpoints={"0": ["a", "b"], "1": ["c", "d"]},
+    )
+    members = {"run-001": 0.75, "run-002": 0.25}
+    add(root, "blend", (first + second) / 2, targets, valid=0.91, how="mean", power=None, members=members)
+    add(root, "blend", (first * second) ** 0.5, targets, valid=0.87, how="power", power=0.0, members=members)
+    with Ledger(root) as ledger:
+        for run, score in zip(runs, (0.91, 0.7), strict=True):
+            ledger.add_score(run.name, "test", score, metric="accuracy", higher_is_better=True, noise=0.01)
+        sha = "ab" * 32
+        ledger.add_submission("submission-001", entry="run-001", file="submission.csv", sha256=sha, rows=30)
+        ledger.add_score(
+            "run-001", "public", 0.893, metric="accuracy", higher_is_better=True, submission="submission-001"
+        )
+    (root / "submission-001").mkdir()
+    record = {"name": "submission-001", "entry": "run-001", "file": "submission.csv", "sha256": sha, "rows": 30}
+    write_sealed(root / "submission-001" / "submission.json", record)
+    write_study_page(study(Digits()), root)
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    """A copy of what was made, to read or to damage."""
+    return Path(shutil.copytree(made, tmp_path / "project" / "runs"))
+
+
+class Digits(bt.Experiment):
+    metric = bt.Metric.accuracy()
+    target = "label"
+    classes = ("zero & null", "one", "two")
+
+    def table(self) -> pl.DataFrame:
+        pixels = np.random.default_rng(0).integers(0, 17, (60, 8, 8), dtype="uint8")
+        labels = [self.classes[i % 3] for i in range(60)]
+        return pl.DataFrame({"id": range(60), "label": labels, "pixels": pixels, "x": np.arange(60.0)})
+
+    def test_table(self) -> pl.DataFrame:
+        return self.table().drop("label").with_columns(pl.col("id") + 100)
+
+
+def test_the_report_has_every_section_there_is_data_for(root: Path) -> None:
+    page = Page(write_report(root))
+    assert page.sections == ["board", "study", "closer", "blends", "runs", "submissions", "environment"]
+    for part in (
+        "<title>Report: project</title>", "blend-001", "0.91000", "± 0.010", "beyond noise", "power, p = 0",
+        "4 checkpoints of 2 folds", "folds = bt.Stratified", "zero &amp; null", "row &lt;", "0.89300", "abababababab",
+        "NVIDIA H200", "0123456789ab", "1 changed file", "Stratified(column=&#39;label&#39;",
+    ):  # fmt: skip
+        assert part in page.text, part
+
+
+def test_charts_have_text_alternatives_that_name_what_they_show(root: Path) -> None:
+    charts = Page(write_report(root)).charts
+    for start in (
+        "Validation accuracy against the test set for 2 entries",
+        "Calibration of blend-001",
+        "Training loss of run-001 over the updates, 2 folds",
+        "Validation accuracy of run-002",
+        "Learning rate of run-001",
+        "accuracy of run-001: mean 0.90500 over 2 folds",
+    ):
+        assert any(label.startswith(start) for label in charts), (start, charts)
+
+
+@pytest.mark.parametrize("page", ["report.html", "study/report.html"])
+def test_pages_need_no_network_and_no_other_file(root: Path, page: str) -> None:
+    write_report(root)
+    read = Page(root / page)
+    assert re.findall(r"https?:|@import|url\((?!#)", read.text) == []
+    allowed = ("#", "data:image/png;base64,")
+    outside = [link for link in read.links if not link.startswith(allowed)]
+    assert outside in ([], ["study/report.html"])
+    assert len(read.text) < 3_000_000
+    assert [name for name, times in read.ids.items() if times > 1] == []
+    assert {link[1:] for link in read.links if link.startswith("#")} <= set(read.ids)
+
+
+def test_equal_runs_give_equal_pages(root: Path) -> None:
+    first = write_report(root).read_bytes()
+    assert write_report(root).read_bytes() == first
+
+
+def test_charts_take_their_colours_from_the_page(root: Path) -> None:
+    text = write_report(root).read_text()
+    inside = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert "currentColor" in inside
+    assert "var(--series-1)" in inside
+    assert re.findall(r"#[0-9a-f]{6}\b", re.sub(r'"#\w+-\w+"', "", inside)) == []
+
+
+def test_the_report_reads_no_torch_and_no_experiment(root: Path) -> None:
+    (root.parent / "experiment.py").write_text("raise RuntimeError('imported')")
+    code = f"import sys; from batteries.report.page import write_report; write_report({str(root)!r});"
+    code += "sys.exit('torch' in sys.modules or 'experiment' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_study_alone_makes_a_report_of_one_section(tmp_path: Path) -> None:
+    write_study_page(study(Digits()), tmp_path)
+    assert Page(write_report(tmp_path)).sections == ["study"]
+
+
+def test_an_empty_folder_says_what_to_do_first(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nothing to report yet.*batteries train"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_damaged_parts_are_named_and_the_rest_is_shown(root: Path) -> None:
+    (root / "study" / "study.json").write_text("{")
+    provenance = root / "run-001" / "provenance.json"
+    provenance.write_text(provenance.read_text().replace("3.12.1", "3.12.2"))
+    (root / "blend-001" / "oof.parquet").write_bytes(b"torn")
+    page = Page(write_report(root))
+    assert page.sections == ["board", "blends", "runs", "submissions", "environment"]
+    for part in (
+        "study.json: cannot be read",
+        "provenance.json: was changed or damaged",
+        "blend-001/oof.parquet",
+    ):
+        assert part in page.text, part
+
+
+def test_regression_is_shown_as_predicted_against_true(tmp_path: Path) -> None:
+    targets = np.random.default_rng(0).normal(size=3000)
+    values = targets + np.random.default_rng(1).normal(size=3000) * 0.1
+    values[42] += 100
+    add_run(tmp_path, values, targets, valid=0.1, metric=("rmse", False))
+    page = Page(write_report(tmp_path))
+    assert "1,500 of 3,000 rows, drawn at random" in page.text
+    assert "row &lt;42&gt;" in page.text
+    assert "lower is better" in page.text
+    assert not any(label.startswith("Calibration") for label in page.charts)
+
+
+def test_many_classes_are_shown_by_their_commonest_mistakes(tmp_path: Path) -> None:
+    targets = np.arange(300) % 30
+    add_run(tmp_path, probabilities((targets + (targets == 4)) % 30, 0.1, 0, classes=30), targets, valid=0.9)
+    text = write_report(tmp_path).read_text()
+    assert "Confusion matrix" not in text
+    assert re.search(r"<td>4</td><td>5</td><td[^>]*>10</td>", text)
+
+
+def test_the_study_page_shows_a_strip_of_images_for_each_class(root: Path) -> None:
+    page = Page(root / "study" / "report.html")
+    assert page.sections == ["advice", "target", "images", "columns", "drift"]
+    assert page.text.count("data:image/png;base64,") == 3
+    assert 'alt="8 examples of zero &amp; null"' in page.text
+    assert json.loads((root / "study" / "study.json").read_text())["target"]["names"] == list(Digits.classes)
+
+
+def test_names_from_outside_are_escaped_in_charts_too() -> None:
+    svg = plots.bars(["<b>", "$x_1$", "日本"], [1, 2, 3], 'a "quoted" <label>', x="rows")
+    assert "&lt;b&gt;" in svg
+    assert "$x_1$" in svg
+    assert "日本" in svg
+    assert 'aria-label="a &#34;quoted&#34; &lt;label&gt;"' in svg
+
+
+def outcome(values: Sequence[Any], targets: Sequence[Any], **how: bool) -> Outcome | None:
+    return outcome_of(
+        Predictions(pl.Series("id", range(len(targets))), np.array(values), targets=np.array(targets)), **how
+    )
+
+
+def test_predictions_are_read_as_the_task_they_are_of() -> None:
+    binary = outcome([0.2, 0.9], [0, 1])
+    assert binary is not None
+    assert (binary.task, binary.probabilities, binary.values.shape) == ("classes", True, (2, 2))
+    logits = outcome([[3.0, -1.0], [0.0, 2.0]], [0, 1])
+    assert logits is not None
+    assert not logits.probabilities
+    number = outcome([0.2, 1.9], [0.5, 1.5])
+    assert number is not None
+    assert number.task == "number"
+    assert outcome([0.5, 1.0], [0, 1], ranks=True) is None
+    assert outcome([[0.1, 0.2], [0.3, 0.4]], [[0.1, 0.2], [0.3, 0.4]]) is None
+
+
+def test_confusion_counts_true_down_and_predicted_across() -> None:
+    found = outcome([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [0, 1, 1])
+    assert found is not None
+    assert confusion(found).tolist() == [[1, 0], [1, 1]]
+    assert hardest(found, 2) == [(1, 0.2), (2, 0.7)]
+
+
+def test_probabilities_that_are_true_have_no_calibration_error() -> None:
+    values, targets = [0.25] * 8 + [0.75] * 8, [0] * 6 + [1] * 2 + [1] * 6 + [0] * 2
+    found = outcome(values, targets)
+    assert found is not None
+    bins = reliability(found)
+    assert [(each.stated, each.observed, each.rows) for each in bins] == [(0.25, 0.25, 8), (0.75, 0.75, 8)]
+    assert calibration_error(bins) == 0.0
+    assert all(each.deviation > 0 for each in bins)

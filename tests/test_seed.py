@@ -1,0 +1,85 @@
+"""Seed: one seed, a name for every use, and the generators put back as they were."""
+
+from __future__ import annotations
+
+import io
+import random
+import subprocess
+import sys
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batteries.prepare.seed import derive_seed, random_state, random_state_kept, seed_everything, set_random_state
+
+
+def draw() -> tuple[float, float, float, float]:
+    return (random.random(), random.gauss(0, 1), float(np.random.standard_normal()), float(torch.rand(())))
+
+
+def test_derived_seeds_never_change() -> None:
+    assert derive_seed(42) == 1940303438
+    assert derive_seed(42, "shuffle", 0, 3) == 2270223838
+
+
+@given(seed=st.integers(), names=st.lists(st.text(max_size=4) | st.integers(), max_size=3))
+def test_a_derived_seed_is_one_of_32_bits(seed: int, names: list[str | int]) -> None:
+    assert 0 <= derive_seed(seed, *names) < 2**32
+    assert derive_seed(seed, *names) == derive_seed(seed, *names)
+
+
+def test_every_use_has_a_seed_of_its_own() -> None:
+    uses = product(range(5), ("init", "shuffle", "sample"), range(10), range(10))
+    assert len({derive_seed(*use) for use in uses}) == 5 * 3 * 10 * 10
+
+
+def test_derived_seeds_are_the_same_in_a_process_with_another_hash_seed() -> None:
+    code = "from batteries.prepare.seed import derive_seed; print(derive_seed(7, 'shuffle', 1))"
+    env = {"PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert int(done.stdout) == derive_seed(7, "shuffle", 1)
+
+
+def test_one_seed_gives_the_same_numbers_from_every_generator() -> None:
+    seed_everything(3)
+    first = draw()
+    seed_everything(4)
+    assert draw() != first
+    seed_everything(3)
+    assert draw() == first
+
+
+def test_the_saved_state_continues_where_it_was_also_through_a_file() -> None:
+    draw()
+    file = io.BytesIO()
+    torch.save(random_state(), file)
+    expected = [draw() for _ in range(3)]
+    file.seek(0)
+    set_random_state(torch.load(file, weights_only=True))
+    assert [draw() for _ in range(3)] == expected
+
+
+def test_kept_generators_are_as_before_even_after_an_error() -> None:
+    state = random_state()
+    expected = draw()
+    set_random_state(state)
+    with pytest.raises(ZeroDivisionError), random_state_kept():
+        seed_everything(9)
+        draw()
+        raise ZeroDivisionError
+    assert draw() == expected
+
+
+def test_deterministic_algorithms_are_asked_for_only_when_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    seed_everything(0)
+    assert not torch.are_deterministic_algorithms_enabled()
+    try:
+        seed_everything(0, deterministic=True)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
