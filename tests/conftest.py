@@ -7,18 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import settings
 
 HERE = Path(__file__).parent
+
+torch.set_num_threads(1)  # before any fixture trains: sums depend on the number of threads
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)
 def quiet_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One torch thread, seeds fixed, the working folder is temporary."""
-    import torch
-
+    """Seeds are fixed, the working folder is temporary."""
     from batteries.prepare.seed import seed_everything
 
-    torch.set_num_threads(1)
     seed_everything(0)
     monkeypatch.chdir(tmp_path)
 

@@ -59,6 +59,7 @@ def _child(folder: Path, arguments: tuple[str, ...], kill_at: int | None, variab
 
     from batteries.cli.app import main
 
+    multiprocessing.set_start_method("fork", force=True)  # as in a process started from a shell
     torch.set_num_threads(1)
     count = _counted(kill_at)
     code = main(["-C", str(folder), "train", *arguments])

@@ -13,9 +13,18 @@ from scipy import stats
 
 from batteries.errors import UsageError
 from batteries.prepare.augment import SampleRandom, random_shift
+from batteries.prepare.seed import derive_seed
 
 LEAST = 1e-4
 """Seeds are fixed, so a test below this chance would be a fault of the generator, not bad luck."""
+
+
+def mixed(x: int) -> int:
+    """One step of splitmix64 as published, in whole numbers without limits."""
+    x = (x + 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
 
 
 def numbers(rows: Any, *, seed: int = 1, epoch: int = 0, calls: int = 1, shape: tuple[int, ...] = ()) -> torch.Tensor:
@@ -25,10 +34,18 @@ def numbers(rows: Any, *, seed: int = 1, epoch: int = 0, calls: int = 1, shape: 
 
 def test_the_numbers_never_change() -> None:
     bits = (numbers([0, 1, 2**40], seed=42, epoch=3, calls=2) * 2**24).long()
-    assert bits.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert bits.tolist() == [[10827314, 5627220, 15553691], [12446631, 11411960, 7836335]]
 
 
-@settings(max_examples=30)
+def test_the_numbers_are_those_of_the_published_mixer() -> None:
+    key = derive_seed(5, "sample", 2) << 31 | derive_seed(5, "sample", 2, "low") >> 1
+    bits = (numbers([0, 9], seed=5, epoch=2, calls=2, shape=(3,)) * 2**24).long()
+    for row, call, place in np.ndindex(2, 2, 3):
+        base = mixed((mixed([0, 9][row] ^ key) + call + 1) % 2**64)
+        assert int(bits[call, row, place]) == mixed((base + mixed(place + 1)) % 2**64) >> 40
+
+
+@settings(max_examples=30, deadline=None)
 @given(order=st.permutations(range(20)), cut=st.integers(1, 19))
 def test_a_sample_has_its_numbers_in_any_batch(order: list[int], cut: int) -> None:
     whole = numbers(range(20), calls=3, shape=(2, 3))
@@ -70,17 +87,17 @@ def test_drawing_leaves_the_global_generators_alone() -> None:
 WAYS = {
     "rows": lambda: numbers(range(200_000)),
     "rows far apart": lambda: numbers(torch.arange(200_000) * 2**32),
-    "calls": lambda: numbers([7], calls=5_000),
+    "calls": lambda: numbers([7], calls=2_000),
     "places": lambda: numbers([7], shape=(200_000,)),
-    "epochs": lambda: torch.cat([numbers(range(20), epoch=epoch) for epoch in range(2_000)]),
-    "seeds": lambda: torch.cat([numbers(range(20), seed=seed) for seed in range(2_000)]),
+    "epochs": lambda: torch.cat([numbers(range(20), epoch=epoch) for epoch in range(1_000)]),
+    "seeds": lambda: torch.cat([numbers(range(20), seed=seed) for seed in range(1_000)]),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_numbers_are_uniform_in_every_direction(way: str) -> None:
     drawn = WAYS[way]().flatten().double().numpy()
-    assert 0 <= drawn.min()
+    assert drawn.min() >= 0
     assert drawn.max() < 1
     assert stats.kstest(drawn, "uniform").pvalue > LEAST
 

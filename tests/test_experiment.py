@@ -347,7 +347,7 @@ def test_texts_become_their_positions_among_the_classes(dtype: Any) -> None:
         (["b", "c"], ("a", "b"), r"target column 'target' holds \['c'\], not among classes \('a', 'b'\)"),
         ([1, None, None], None, r"target column 'target' has 2 empty values; fill or drop them"),
         ([1.0, float("nan")], None, r"target column 'target' has 1 NaN values; fill or drop them"),
-        ([[1], [1, 2]], None, r"target column 'target' holds lists of 1 to 2 values; one length is needed"),
+        ([[1], [1, 2]], None, r"target column 'target' holds lists of 1 to 2 values, not one length"),
     ],
 )
 def test_targets_that_cannot_be_learned_are_refused(values: Any, classes: Any, message: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batteries.errors import BusyError, CorruptError, NotSafeError, ResourceError
@@ -137,6 +137,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(data=st.dictionaries(st.text("abc", max_size=4), PLAIN, max_size=4))
 def test_what_is_sealed_is_read_back_equal(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "sealed.json"

@@ -8,7 +8,7 @@ from math import inf, isfinite, nan
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -25,6 +25,7 @@ BINARY = np.arange(90) % 2
 CHANCES = RNG.random(90)
 
 
+@settings(deadline=None)
 @given(a=st.floats(), b=st.floats())
 def test_of_two_scores_at_most_one_is_better_and_nan_never(a: float, b: float) -> None:
     for metric in (UP, DOWN):
@@ -36,6 +37,7 @@ def test_of_two_scores_at_most_one_is_better_and_nan_never(a: float, b: float) -
             assert metric.better(a, b)
 
 
+@settings(deadline=None)
 @given(scores=st.lists(SCORES, max_size=6))
 def test_the_best_score_is_beaten_by_none_and_the_earlier_wins_a_tie(scores: list[float | None]) -> None:
     for metric in (UP, DOWN):

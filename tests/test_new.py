@@ -57,6 +57,6 @@ def test_an_unknown_template_is_refused_with_those_there_are() -> None:
 
 @pytest.mark.parametrize("name", ["../mine", "/tmp/mine", "", "a b", "con"])
 def test_a_name_that_is_no_folder_here_is_refused(name: str) -> None:
-    with pytest.raises(NotSafeError, match="experiment .* cannot be used as a file name"):
+    with pytest.raises(NotSafeError, match=r"experiment .* cannot be used as a file name"):
         new(name)
     assert list(Path().iterdir()) == []

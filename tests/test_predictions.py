@@ -113,6 +113,7 @@ def test_texts_that_look_alike_are_different_ids() -> None:
 # Alignment
 
 
+@settings(deadline=None)
 @given(order=st.permutations(range(len(ODD))))
 def test_any_order_of_ids_gives_each_id_its_own_values(order: list[int]) -> None:
     whole = Predictions(
@@ -176,7 +177,7 @@ def test_values_come_back_bit_for_bit(dtype: str, shape: tuple[int, ...]) -> Non
     assert equal(Predictions.load(Path("p.parquet")), whole)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     ids=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), unique=True, max_size=6),
     folds=st.booleans(),

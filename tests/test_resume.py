@@ -178,6 +178,38 @@ def test_sigterm_does_the_same_with_143(tmp_path: Path, whole: tuple[dict[str, A
     assert_same(outcome(tmp_path), whole[0])
 
 
+WORKERS = """class Stopping(torch.utils.data.Dataset):
+    def __init__(self, points, labels):
+        self.points, self.labels = points, labels
+
+    def __len__(self):
+        return len(self.points)
+
+    def __getitem__(self, row):
+        import multiprocessing, os, signal
+
+        if torch.utils.data.get_worker_info() and os.environ.get("TOY_SIGNAL") == "all:0" and row == 20:
+            os.kill(multiprocessing.parent_process().pid, signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.points[row], self.labels[row]
+
+
+@dataclass(kw_only=True)
+class Toy("""
+
+
+def test_sigterm_to_the_loaders_workers_too_leaves_with_143_and_a_run_that_goes_on(tmp_path: Path) -> None:
+    path = toy_in(tmp_path) / "experiment.py"
+    text = path.read_text().replace("@dataclass(kw_only=True)\nclass Toy(", WORKERS)
+    samples = "        return Stopping(points, torch.from_numpy(self.targets(rows).copy()))\n        return points, "
+    path.write_text(text.replace("        return points, ", samples))
+    workers = ("--set", "num_workers=2", "--fold", "0")
+    code, printed = killing.train(tmp_path, *workers, variable="all:0")
+    assert code == 143, printed
+    assert "saved. The same command goes on from there" in printed
+    assert killing.train(tmp_path, *workers)[0] == 0
+
+
 def test_a_second_process_on_the_same_run_leaves_at_once_with_code_8(tmp_path: Path) -> None:
     toy_in(tmp_path)
     first = killing.start(tmp_path, *HARD, variable="SIGSTOP:5")

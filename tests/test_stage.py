@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batteries.config import to_plain
@@ -87,6 +87,7 @@ def test_a_stage_can_be_recorded_pickled_and_compared() -> None:
     assert stage != Stage("a", epochs=2, clip=1.0, schedule=linear)
 
 
+@settings(deadline=None)
 @given(total=st.integers(1, 500), share=st.floats(0, 0.99), name=st.sampled_from(sorted(SCHEDULES)))
 def test_a_rate_rises_through_the_warmup_and_never_after_it(total: int, share: float, name: str) -> None:
     stage = Stage("a", epochs=1, schedule=name, warmup=share)

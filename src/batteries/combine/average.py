@@ -18,12 +18,14 @@ from batteries.experiment import Experiment, Stage
 from batteries.experiment.predictions import Predictions, out_of_fold
 from batteries.files import digest_of, write_atomic
 from batteries.prepare.folds import Folds
+from batteries.prepare.seed import derive_seed
 from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
 from batteries.score.entry import INHERITED, Entry, find_entry, write_entry
 from batteries.train.average import average_checkpoints, recompute_batch_norm
 from batteries.train.checkpoint import Checkpoint, Checkpoints
 from batteries.train.device import Device
+from batteries.train.loop import training_inputs
 from batteries.train.outcome import Predictor, build_model, loader_of, mean_of
 from batteries.train.record import Run, Tables
 from batteries.train.weights import load_weights
@@ -116,10 +118,9 @@ def _fold(
     model = build_model(experiment, fold)
     load_weights(model, average_checkpoints(checkpoints, part=checkpoints[0].info["weights"]))
     model.to(device.name)
-    loader = loader_of(experiment, tables.train[folds.training(fold)], stage, training=False)
-    inputs = (device.place(batch.inputs) for batch in loader.epoch(0))
-    with torch.no_grad():
-        recompute_batch_norm(model, inputs, experiment.predict_step)
+    seed = derive_seed(experiment.seed, "average", fold)
+    loader = loader_of(experiment, tables.train[folds.training(fold)], stage, training=True, seed=seed)
+    recompute_batch_norm(model, training_inputs(experiment, loader, device, epoch=0), experiment.predict_step)
     oof, test = Predictor(experiment, device, stage).fold(model, folds, tables, fold)
     return oof, test, {name: tensor.cpu() for name, tensor in model.state_dict().items()}
 

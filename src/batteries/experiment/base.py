@@ -187,7 +187,7 @@ def _rectangle(column: pl.Series) -> NDArray[Any]:
         lengths = sorted(set(column.list.len().to_list()))
         if len(lengths) > 1:
             raise DataError(
-                f"target column {column.name!r} holds lists of {lengths[0]} to {lengths[-1]} values; one length is needed"
+                f"target column {column.name!r} holds lists of {lengths[0]} to {lengths[-1]} values, not one length"
             )
         return np.array(column.to_list())
     values: NDArray[Any] = column.to_numpy()

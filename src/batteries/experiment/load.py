@@ -189,14 +189,14 @@ def code_digest(experiment: Experiment) -> str:
     Covers the file of the class and, step by step, every file of the same folder and its packages
     that it imports.
     """
-    first = _source_file(type(experiment))
+    first = source_file(type(experiment))
     digest = sha256()
     for path, tree in sorted(_own_files(first).items()):
         digest.update(f"{path.relative_to(first.parent).as_posix()}\n{ast.dump(tree)}\n".encode())
     return digest.hexdigest()
 
 
-def _source_file(cls: type) -> Path:
+def source_file(cls: type) -> Path:
     """The file a class was made in; its module's name may stand for another folder's file by now."""
     for member in vars(cls).values():
         if inspect.isfunction(member) and member.__module__ == cls.__module__ and "__file__" in member.__globals__:

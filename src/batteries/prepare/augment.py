@@ -66,10 +66,11 @@ def random_shift(images: Tensor, random: SampleRandom, pixels: int) -> Tensor:
 
     `images` has shape (n, channels, height, width); the result has the same shape and type.
     """
-    n, _, height, width = images.shape
-    moved = random.integers(-pixels, pixels + 1, 2).to(images.device)
+    n, channels, height, width = images.shape
+    moved = random.integers(-pixels, pixels + 1, 2).to(images.device) + pixels
     padded = torch.nn.functional.pad(images, (pixels, pixels, pixels, pixels))
-    rows = torch.arange(height, device=images.device)[None] + pixels + moved[:, :1]
-    columns = torch.arange(width, device=images.device)[None] + pixels + moved[:, 1:]
-    batch = torch.arange(n, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    rows = torch.arange(height, device=images.device)[None] + moved[:, :1]
+    columns = torch.arange(width, device=images.device)[None] + moved[:, 1:]
+    places = rows[:, :, None] * padded.shape[-1] + columns[:, None, :]
+    index = places.reshape(n, 1, height * width).expand(n, channels, height * width)
+    return padded.flatten(2).gather(2, index).reshape(n, channels, height, width)

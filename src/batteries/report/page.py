@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from batteries.errors import BatteriesError, CorruptError, UsageError
 from batteries.files import write_text
 from batteries.prepare.study import Study
 from batteries.report import sections
-from batteries.report.closer import closer
+from batteries.report.closer import CloserView, closer
 from batteries.report.gallery import study_context
 from batteries.report.runs import views
 from batteries.report.view import FILTERS, counted
@@ -87,7 +87,7 @@ def _gather(root: Path) -> dict[str, Any]:
         "best": best,
         "folds": best and next((e.config["folds"]["strategy"] for e in entries if e.name == best.name), None),
         "board": sections.board(rows, events) if rows else None,
-        "closer": best and attempt(lambda: closer(open_entry(root, best.name), _class_names(study)), None),
+        "closer": attempt(lambda: _closer(root, rows, entries, study), None),
         "runs": views(runs, attempt),
         "combined": sections.combined(entries, rows),
         "alike": attempt(lambda: sections.alike(entries, rows), None),
@@ -96,6 +96,13 @@ def _gather(root: Path) -> dict[str, Any]:
         "machines": sections.machines(runs, attempt),
         "problems": problems,
     }
+
+
+def _closer(root: Path, rows: Sequence[Row], entries: Sequence[Entry], study: Any) -> CloserView | None:
+    """The best entry whose predictions keep their meaning; ranks are looked at only where there is nothing else."""
+    ranks = {entry.name for entry in entries if entry.config.get("how") == "rank"}
+    order = sorted(rows, key=lambda row: row.name in ranks)
+    return closer(open_entry(root, order[0].name), _class_names(study)) if order else None
 
 
 def _ledger(root: Path) -> tuple[list[Row], list[dict[str, Any]]]:

@@ -47,7 +47,14 @@ class Interrupts:
             signal.signal(signum, handler)
         self._before = {}
 
+    @property
+    def came(self) -> Interrupted | None:
+        """What `check` raises, if a signal came."""
+        if self._signum is None:
+            return None
+        return Interrupted(f"stopped by {signal.Signals(self._signum).name}", signum=self._signum)
+
     def check(self) -> None:
         """Raise Interrupted if a signal came."""
-        if self._signum is not None:
-            raise Interrupted(f"stopped by {signal.Signals(self._signum).name}", signum=self._signum)
+        if (stop := self.came) is not None:
+            raise stop

@@ -77,6 +77,18 @@ def train(
         yield Epoch(state.epoch, loss, float(state.optimizer.param_groups[0]["lr"]))
 
 
+def training_inputs(experiment: Experiment, loader: Loader, device: Device, *, epoch: int) -> Iterator[Any]:
+    """Yield the inputs of an epoch as the model sees them in training: on the device, augmented."""
+    for batch in loader.epoch(epoch):
+        yield _as_trained(experiment, batch, device, seed=loader.seed, epoch=epoch).inputs
+
+
+def _as_trained(experiment: Experiment, batch: Batch, device: Device, *, seed: int, epoch: int) -> Batch:
+    """Return a batch as the model sees it in training: on the device, augmented."""
+    batch = device.place(batch)
+    return experiment.augment(batch, SampleRandom(seed, epoch=epoch, rows=batch.rows))
+
+
 def _set_lr(stage: Stage, state: TrainState, *, total: int) -> None:
     multiplier = stage.multiplier(state.step, total)
     for group, lr in zip(state.optimizer.param_groups, state.base_lrs, strict=True):
@@ -96,8 +108,7 @@ def _update(
     count = sum(batch.size for batch in group)
     mean = torch.zeros((), device=device.name)
     for batch in group:
-        batch = device.place(batch)
-        batch = experiment.augment(batch, SampleRandom(seed, epoch=state.epoch, rows=batch.rows))
+        batch = _as_trained(experiment, batch, device, seed=seed, epoch=state.epoch)
         with device.autocast(stage.precision):
             loss = _scalar(experiment.training_step(forward, batch))
         if len(group) > 1:

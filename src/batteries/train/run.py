@@ -136,8 +136,16 @@ def _train_folds(trainer: Trainer, todo: Sequence[int]) -> None:
         try:
             _train_fold(trainer, fold)
         except Interrupted as stop:
-            message = f"{stop} in fold {fold} of {trainer.run.name}; all is saved. The same command goes on from there"
-            raise Interrupted(message, signum=stop.exit_code - 128) from stop
+            raise _stopped(stop, trainer, fold, "all is saved") from stop
+        except RuntimeError as error:  # a signal to a whole group of processes ends the loader's workers as well
+            if (came := trainer.interrupts.came) is None:
+                raise
+            raise _stopped(came, trainer, fold, "so were the loader's workers; finished epochs are saved") from error
+
+
+def _stopped(stop: Interrupted, trainer: Trainer, fold: int, state: str) -> Interrupted:
+    where = f"in fold {fold} of {trainer.run.name}"
+    return Interrupted(f"{stop} {where}; {state}. The same command goes on from there", signum=stop.exit_code - 128)
 
 
 def _train_fold(trainer: Trainer, fold: int) -> None:

@@ -26,7 +26,7 @@ from batteries.train.device import Device
 from batteries.train.interrupt import Interrupts
 from batteries.train.loaders import Loader
 from batteries.train.log import MetricLog
-from batteries.train.loop import Epoch, train
+from batteries.train.loop import Epoch, train, training_inputs
 from batteries.train.outcome import Predictor, build_model, loader_of, score_all
 from batteries.train.record import Run, Tables
 from batteries.train.state import TrainState
@@ -158,9 +158,9 @@ class StageOfFold:
     def _refresh_batch_norm(self, loader: Loader) -> None:
         """An average of weights needs batch-norm statistics of its own; an EMA averages them as it goes."""
         if self.stage.average == "swa":
-            batches = (self.device.place(batch.inputs) for batch in loader.epoch(self.state.epoch - 1))
+            inputs = training_inputs(self.experiment, loader, self.device, epoch=self.state.epoch - 1)
             with random_state_kept():
-                recompute_batch_norm(self.state.scored.to(self.device.name), batches, self.experiment.predict_step)
+                recompute_batch_norm(self.state.scored.to(self.device.name), inputs, self.experiment.predict_step)
 
     def _save(self, scores: Sequence[float | None], epoch: Epoch | None) -> Checkpoint:
         info = {
