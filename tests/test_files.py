@@ -22,7 +22,7 @@ from batteries.files import (
     digest_file,
     digest_of,
     locked,
-    next_folder,
+    new_folder,
     read_sealed,
     safe_name,
     write_atomic,
@@ -251,18 +251,44 @@ def test_a_lock_ends_with_its_owner_even_when_that_is_killed() -> None:
 
 
 def test_folders_are_numbered_after_the_highest_there_is() -> None:
-    assert [next_folder(Path("runs"), "digits").name for _ in range(2)] == ["digits-001", "digits-002"]
+    def new(stem: str) -> str:
+        return new_folder(Path("runs"), stem, lambda folder, name: write_text(folder / "name", name)).name
+
+    assert [new("digits") for _ in range(2)] == ["digits-001", "digits-002"]
+    assert Path("runs/digits-002/name").read_text() == "digits-002"
     Path("runs/digits-999").mkdir()
     Path("runs/digits-mlp-2000").mkdir()
     Path("runs/digits-abc").mkdir()
-    assert next_folder(Path("runs"), "digits").name == "digits-1000"
-    assert next_folder(Path("runs"), "digits").name == "digits-1001"
-    assert next_folder(Path("runs"), "digits-mlp").name == "digits-mlp-2001"
+    assert [new("digits"), new("digits"), new("digits-mlp")] == ["digits-1000", "digits-1001", "digits-mlp-2001"]
+
+
+def test_a_folder_whose_files_cannot_be_written_does_not_appear() -> None:
+    def fill(folder: Path, name: str) -> None:
+        write_text(folder / "half", name)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        new_folder(Path("runs"), "digits", fill)
+    assert list(Path("runs").iterdir()) == []
+
+
+def test_of_two_processes_that_ask_for_one_name_the_second_gets_the_next() -> None:
+    def fill(folder: Path, name: str) -> None:
+        write_text(folder / "name", name)
+        if name == "digits-001":  # another process is quicker
+            new_folder(Path("runs"), "digits", fill_other)
+
+    def fill_other(folder: Path, name: str) -> None:
+        write_text(folder / "name", "other")
+
+    assert new_folder(Path("runs"), "digits", fill).name == "digits-002"
+    assert Path("runs/digits-001/name").read_text() == "other"
+    assert Path("runs/digits-002/name").read_text() == "digits-002"
 
 
 def test_a_folder_is_not_made_outside_its_root() -> None:
     with pytest.raises(NotSafeError):
-        next_folder(Path("runs"), "../a")
+        new_folder(Path("runs"), "../a", lambda folder, name: None)
     assert here() == []
 
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 from batteries.errors import BusyError, CorruptError, NotSafeError, ResourceError
 
@@ -172,8 +173,8 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; a second one stops at once.
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold `folder` for this process; a second one stops at once, or waits.
 
     The lock is the kernel's, so it ends with its owner however that dies.
 
@@ -186,7 +187,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"
@@ -197,19 +198,39 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def next_folder(root: Path, stem: str) -> Path:
-    """Make and return the first free `root/stem-001`, `-002`, ...; two processes never get the same one."""
+def new_folder(root: Path, stem: str, fill: Callable[[Path, str], object]) -> Path:
+    """Make the first free `root/stem-001`, `-002`, ..., whole or not at all, and return it.
+
+    `fill(folder, name)` writes the files into a folder that gets its name only when it is done. Two
+    processes never get the same one.
+    """
     safe_name(stem)
     root.mkdir(parents=True, exist_ok=True)
-    taken = [
-        int(p.name.rpartition("-")[2]) for p in root.glob(f"{stem}-*") if re.fullmatch(r"\d+", p.name[len(stem) + 1 :])
-    ]
-    number = max(taken, default=0) + 1
+    number = 1 + max((int(p.name[len(stem) + 1 :]) for p in root.glob(f"{stem}-*") if _numbered(p, stem)), default=0)
     while True:
         folder = root / f"{stem}-{number:03d}"
+        half_made = root / f".{folder.name}.{uuid4().hex}.tmp"
+        half_made.mkdir()
         try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+            fill(half_made, folder.name)
+            if _claimed(half_made, folder):
+                return folder
+        finally:
+            shutil.rmtree(half_made, ignore_errors=True)
+        number += 1
+
+
+def _claimed(half_made: Path, folder: Path) -> bool:
+    """Whether the folder got its name; not if another process took it meanwhile."""
+    try:
+        half_made.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return False
+        raise ResourceError(_cannot_write(folder, error)) from error
+    _sync_folder(folder.parent)
+    return True
+
+
+def _numbered(path: Path, stem: str) -> bool:
+    return re.fullmatch(r"\d+", path.name[len(stem) + 1 :]) is not None

@@ -129,7 +129,9 @@ def _write(root: Path, run: Run, tables: Tables, parts: list[_Fold], config: dic
     complete = len(parts) == run.num_folds
     oof = out_of_fold([part[0] for part in parts], tables.train[run.config["columns"]["id"]], complete=complete)
     tests = [part[1] for part in parts if part[1] is not None]
-    entry = write_entry(root, "average", config, oof, mean_of(tests, "") if tests else None)
-    for fold, (_, _, weights) in zip(config["checkpoints"], parts, strict=True):
-        write_atomic(entry.folder / f"fold{fold}.pt", partial(torch.save, {"model": weights}))
-    return entry
+
+    def weights(folder: Path) -> None:
+        for fold, (_, _, state) in zip(config["checkpoints"], parts, strict=True):
+            write_atomic(folder / f"fold{fold}.pt", partial(torch.save, {"model": state}))
+
+    return write_entry(root, "average", config, oof, mean_of(tests, "") if tests else None, more=weights)

@@ -7,7 +7,7 @@ Next:  `leaderboard` notes what it scored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -22,12 +22,13 @@ from batteries.errors import SubmissionError
 from batteries.experiment import Experiment
 from batteries.experiment.metric import most_probable
 from batteries.experiment.predictions import Predictions
-from batteries.files import next_folder, write_atomic, write_sealed
+from batteries.files import new_folder, write_atomic, write_sealed
 from batteries.score.board import submissions
 from batteries.score.entry import Entry
 from batteries.score.ledger import Ledger
 
 FILE = "submission.csv"
+RECORD = "submission.json"
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,29 @@ def submit(entry: Entry, experiment: Experiment, root: Path | str = "runs") -> S
     for known in submissions(root):
         if known["entry"] == entry.name and known["sha256"] == sha256(text).hexdigest():
             return Submission(Path(root) / known["name"] / FILE, entry.name, known["sha256"], table)
-    folder = next_folder(Path(root), "submission")
-    digest = write_atomic(folder / FILE, lambda file: file.write(text))
-    notes: Mapping[str, Any] = {
-        "name": folder.name,
-        "entry": entry.name,
-        "file": FILE,
-        "sha256": digest,
-        "rows": len(table),
-        "members": entry.config.get("members", {entry.name: 1.0}),
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    write_sealed(folder / "submission.json", notes)
+    digest = sha256(text).hexdigest()
+
+    def fill(folder: Path, name: str) -> None:
+        write_atomic(folder / FILE, lambda file: file.write(text))
+        write_sealed(folder / RECORD, _record(name, entry, digest, len(table)))
+
+    folder = new_folder(Path(root), "submission", fill)
     with Ledger(root) as ledger:
         ledger.add_entry(entry.config)
         ledger.add_submission(folder.name, entry=entry.name, file=FILE, sha256=digest, rows=len(table))
     return Submission(folder / FILE, entry.name, digest, table)
+
+
+def _record(name: str, entry: Entry, digest: str, rows: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "entry": entry.name,
+        "file": FILE,
+        "sha256": digest,
+        "rows": rows,
+        "members": entry.config.get("members", {entry.name: 1.0}),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def submission_table(predictions: Predictions, sample: pl.DataFrame | None, experiment: Experiment) -> pl.DataFrame:

@@ -7,8 +7,8 @@ Next:  the board ranks entries; blends are made of entries; submissions of one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from typing import Any
 from batteries.errors import PredictionsError, UsageError
 from batteries.experiment import Experiment, Metric, load_experiment
 from batteries.experiment.predictions import Predictions
-from batteries.files import next_folder, read_sealed, safe_name, write_sealed
+from batteries.files import new_folder, read_sealed, safe_name, write_sealed
+from batteries.train.record import CONFIG, configs
 
-CONFIG = "config.json"
 INHERITED = ("schema", "experiment", "fields", "metric", "columns", "folds", "rows")
 """What an average or a blend takes over from the config of what it is made of."""
 
@@ -89,13 +89,12 @@ def open_entry(root: Path, name: str) -> Entry:
 
 def all_entries(root: Path) -> list[Entry]:
     """Return every entry that has predictions, by name."""
-    found = [Entry(path.parent, read_sealed(path)) for path in sorted(root.glob(f"*/{CONFIG}"))]
-    return [entry for entry in found if (entry.folder / "oof.parquet").exists()]
+    return [Entry(folder, config) for folder, config in configs(root) if (folder / "oof.parquet").exists()]
 
 
 def names(root: Path) -> list[str]:
     """Names of all entries, with predictions or not yet."""
-    return [path.parent.name for path in sorted(root.glob(f"*/{CONFIG}"))]
+    return [folder.name for folder, _ in configs(root)]
 
 
 def find_entry(root: Path, identity: str) -> Entry | None:
@@ -103,13 +102,25 @@ def find_entry(root: Path, identity: str) -> Entry | None:
     return next((entry for entry in all_entries(root) if entry.config["identity"] == identity), None)
 
 
-def write_entry(root: Path, kind: str, config: Mapping[str, Any], oof: Predictions, test: Predictions | None) -> Entry:
-    """Make a new entry of a kind; its config is written last and says that it is whole."""
-    folder = next_folder(root, kind)
-    about = {"run": folder.name, "folds": oof.about.get("folds", "")}
-    Predictions(oof.ids, oof.values, targets=oof.targets, folds=oof.folds, about=about).save(folder / "oof.parquet")
-    if test is not None:
-        Predictions(test.ids, test.values, targets=test.targets, about=about).save(folder / "test.parquet")
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    write_sealed(folder / CONFIG, {**config, "kind": kind, "name": folder.name, "made": made})
+def write_entry(
+    root: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    oof: Predictions,
+    test: Predictions | None,
+    *,
+    more: Callable[[Path], object] = bool,
+) -> Entry:
+    """Make a new entry of a kind, whole or not at all; `more(folder)` may write other files of it."""
+
+    def fill(folder: Path, name: str) -> None:
+        about = {"run": name, "folds": oof.about.get("folds", "")}
+        replace(oof, about=about).save(folder / "oof.parquet")
+        if test is not None:
+            replace(test, about=about).save(folder / "test.parquet")
+        more(folder)
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        write_sealed(folder / CONFIG, {**config, "kind": kind, "name": name, "made": made})
+
+    folder = new_folder(root, kind, fill)
     return Entry(folder, read_sealed(folder / CONFIG))

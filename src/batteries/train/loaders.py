@@ -48,7 +48,8 @@ class Loader:
 
     def __post_init__(self) -> None:
         if isinstance(self.dataset, TensorDataset):
-            self.dataset = self.dataset.tensors if self.labelled else self.dataset.tensors[0]
+            tensors = self.dataset.tensors
+            self.dataset = tensors[0] if len(tensors) == 1 else tensors
         self._tensors = _as_tensors(self.dataset, labelled=self.labelled)
         self.size = len(self._tensors[0]) if self._tensors else len(self.dataset)
 
@@ -130,6 +131,8 @@ def _as_tensors(dataset: Any, *, labelled: bool) -> tuple[Tensor, Tensor | None]
             raise ExperimentError(
                 f"dataset must return (inputs, targets) of one length, got tensors of shapes {shapes}"
             )
+        if not labelled:
+            raise ExperimentError("dataset returned (inputs, targets) for rows without a target; return inputs alone")
         return dataset[0], dataset[1]
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or isinstance(
         dataset, tuple | list | dict
@@ -143,7 +146,7 @@ def _as_tensors(dataset: Any, *, labelled: bool) -> tuple[Tensor, Tensor | None]
 
 def _pair(data: Any, labelled: bool) -> tuple[Any, Any]:
     if not labelled:
-        return (data[0], None) if isinstance(data, tuple | list) and len(data) == 2 else (data, None)
+        return data, None
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise ExperimentError(f"a sample of the dataset must be (input, target), got {type(data).__name__}")
     return data[0], data[1]

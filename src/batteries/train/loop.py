@@ -129,7 +129,7 @@ def _update(
     state.optimizer.zero_grad()
     if stage.average == "ema" and state.averaged is not None:
         state.averaged.update_parameters(state.model)
-    state.loss += mean.double() * count
+    state.loss += mean.to(state.loss.dtype) * count
     state.samples += count
     state.step += 1
     state.update += 1

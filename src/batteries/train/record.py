@@ -7,7 +7,6 @@ Next:  `train.run` fills it; `score` and `report` read it.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ import polars as pl
 
 from batteries.config import to_plain
 from batteries.errors import CorruptError, ResumeError, UsageError
-from batteries.experiment import Experiment
-from batteries.experiment.load import code_digest, experiment_name, fields_of
+from batteries.experiment import Experiment, Stage
+from batteries.experiment.load import code_digest, experiment_name, fields_of, source_file
 from batteries.experiment.predictions import column_digest
-from batteries.files import digest_of, next_folder, read_sealed, write_sealed
+from batteries.files import digest_file, digest_of, locked, new_folder, read_sealed, write_sealed
 from batteries.prepare.environment import provenance
 from batteries.prepare.folds import Folds
 
@@ -106,41 +105,46 @@ def open_run(experiment: Experiment, folds: Folds, tables: Tables, root: Path, *
     config = config_of(experiment, folds, tables)
     if resume is not None:
         return _resumed(Run.open(root / resume), config)
-    for run in reversed(all_runs(root)):
-        if run.config["identity"] == config["identity"]:
-            return run
-    folder = next_folder(root, experiment_name(experiment))
-    write_sealed(folder / "provenance.json", provenance(root.resolve().parent))
-    write_sealed(folder / CONFIG, {**config, "name": folder.name})
-    return Run.open(folder)
+
+    def begin(folder: Path, name: str) -> None:
+        write_sealed(folder / "provenance.json", provenance(root.resolve().parent))
+        write_sealed(folder / CONFIG, {**config, "name": name})
+
+    with locked(root, wait=True):  # of two first starts at once, the second finds the run of the first
+        for run in reversed(all_runs(root)):
+            if run.config["identity"] == config["identity"]:
+                return run
+        return Run.open(new_folder(root, experiment_name(experiment), begin))
+
+
+def configs(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the folder and config of everything in `root`, by name; a damaged one is named in a warning."""
+    found = []
+    for path in sorted(root.glob(f"[!.]*/{CONFIG}")):
+        try:
+            found.append((path.parent, read_sealed(path)))
+        except CorruptError as error:
+            warnings.warn(f"{error}; going on without it", stacklevel=2)
+    return found
 
 
 def all_runs(root: Path) -> list[Run]:
-    """Return the runs in `root`, in the order of their names; a damaged one is named in a warning."""
-    runs = []
-    for path in sorted(root.glob(f"*/{CONFIG}")):
-        try:
-            config = read_sealed(path)
-        except CorruptError as error:
-            warnings.warn(f"{error}; going on without this run", stacklevel=2)
-            continue
-        if config["kind"] == "run":
-            runs.append(Run(path.parent, config))
-    return runs
+    """Return the runs in `root`, by name."""
+    return [Run(folder, config) for folder, config in configs(root) if config["kind"] == "run"]
 
 
 def config_of(experiment: Experiment, folds: Folds, tables: Tables) -> dict[str, Any]:
     """Return all that decides a run's result, as plain data, and one digest of it: `identity`."""
-    decides = {
+    decides: dict[str, Any] = {
         "schema": _SCHEMA,
         "kind": "run",
         "experiment": {
             "name": experiment_name(experiment),
             "class": type(experiment).__name__,
-            "file": Path(inspect.getfile(type(experiment))).name,
+            "file": source_file(type(experiment)).name,
         },
         "fields": fields_of(experiment),
-        "stages": [to_plain(stage) for stage in experiment.checked_stages()],
+        "stages": [_stage(stage) for stage in experiment.checked_stages()],
         "metric": {"name": experiment.metric.name, "higher_is_better": experiment.metric.higher_is_better},
         "also": [metric.name for metric in experiment.also],
         "columns": {"id": experiment.id, "target": experiment.target},
@@ -148,14 +152,29 @@ def config_of(experiment: Experiment, folds: Folds, tables: Tables) -> dict[str,
         "data": tables.digests(),
         "code": code_digest(experiment),
     }
-    return {**decides, "rows": len(tables.train), "identity": digest_of(decides)}
+    identity = digest_of({**decides, "fields": _deciding(decides)})
+    return {**decides, "rows": len(tables.train), "identity": identity}
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a result depends on; the number of workers is none of them."""
+    return {name: value for name, value in config["fields"].items() if name != "num_workers"}
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    """A stage as plain data; a file that it starts from is named by its content too."""
+    plain: dict[str, Any] = to_plain(stage)
+    if stage.start not in ("last", "best") and Path(stage.start).is_file():
+        plain["start_sha256"] = digest_file(Path(stage.start))
+    return plain
 
 
 def _resumed(run: Run, config: Mapping[str, Any]) -> Run:
+    then, now = ({**each, "fields": _deciding(each)} for each in (run.config, config))
     differences = [
-        f"{key}: {run.config[key]} then, {config[key]} now"
+        f"{key}: {then[key]} then, {now[key]} now"
         for key in ("fields", "stages", "metric", "columns", "folds", "data")
-        if run.config[key] != config[key]
+        if then[key] != now[key]
     ]
     if differences:
         raise ResumeError(

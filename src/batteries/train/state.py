@@ -49,6 +49,8 @@ class TrainState:
         freeze(model, stage.freeze)
         optimizer = experiment.optimizer(parameter_groups(model, stage.weight_decay), stage)
         state = cls(model, optimizer, device.scaler(stage.precision), averaged(model, stage))
+        if device.name.type == "mps":  # it has no float64
+            state.loss = state.loss.float()
         state.loss = state.loss.to(device.name)
         return state
 
