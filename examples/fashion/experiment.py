@@ -60,19 +60,20 @@ class Fashion(bt.Experiment):
         return torch.from_numpy(images[rows["id"].to_numpy()]), torch.from_numpy(self.targets(rows).astype("int64"))
 
     def augment(self, batch: bt.Batch, random: bt.SampleRandom) -> bt.Batch:
-        images = bt.random_shift(batch.inputs[:, None], random, pixels=2)[:, 0]
+        images = bt.random_shift(batch.inputs[:, None], random, pixels=1)[:, 0]
         mirrored = random.uniform(1, 1) < 0.5
         return batch._replace(inputs=torch.where(mirrored, images.flip(-1), images))
 
     def model(self) -> nn.Module:
         w = self.width
-        return nn.Sequential(
+        layers = nn.Sequential(
             Scale(),
             *(nn.Conv2d(1, w, 3, padding=1), nn.BatchNorm2d(w), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(w, 2 * w, 3, padding=1), nn.BatchNorm2d(2 * w), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(2 * w, 4 * w, 3, padding=1), nn.BatchNorm2d(4 * w), nn.ReLU(), nn.AdaptiveAvgPool2d(3)),
             *(nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * w * 9, 10)),
         )
+        return layers.to(memory_format=torch.channels_last)  # the faster layout for convolutions in bf16
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(outputs, targets, label_smoothing=0.05)

@@ -12,7 +12,8 @@ import time
 from types import TracebackType
 
 _BAR_EVERY = 0.1
-_LINE_EVERY = 5.0
+_LINE_EVERY = 5.0  # the first; each pause is twice the one before, up to
+_LONGEST_PAUSE = 60.0
 
 
 class Progress:
@@ -26,13 +27,13 @@ class Progress:
         self.total = total
         self._title, self._show = title, show
         self._done, self._note = 0, ""
-        self._next = 0.0
+        self._next, self._pause = 0.0, _LINE_EVERY
         self._bar: _Bar | None = None
 
     def __enter__(self) -> Progress:
         if self._show and (sys.stderr.isatty() or _in_notebook()):
             self._bar = _Bar(self._title)
-        self._next = time.monotonic() + (_BAR_EVERY if self._bar else _LINE_EVERY)
+        self._next = time.monotonic() + (_BAR_EVERY if self._bar else self._pause)
         return self
 
     def __exit__(
@@ -59,7 +60,8 @@ class Progress:
         else:
             share = 100 * self._done // max(1, self.total)
             print(f"{self._title}: {share}% {self._note}", file=sys.stderr, flush=True)
-            self._next = time.monotonic() + _LINE_EVERY
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._next = time.monotonic() + self._pause
 
 
 class _Bar:
@@ -69,14 +71,18 @@ class _Bar:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Rich
+        from rich.table import Column
 
-        columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%"))
+        one_line = Column(no_wrap=True, overflow="ellipsis")
         self._rich = Rich(
-            *columns,
+            TextColumn("{task.description}"),
+            BarColumn(12),
+            TextColumn("{task.percentage:>3.0f}%"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", table_column=one_line),
             console=Console(stderr=True),
             transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # else lines meant for a file would go to the screen
         )
         self._task = self._rich.add_task(title, total=None, note="")
         self._rich.start()

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from batteries.cli import show
-from batteries.errors import BatteriesError, UsageError
+from batteries.errors import BatteriesError, Interrupted, UsageError
 
 app = typer.Typer(
     name="batteries",
@@ -375,7 +375,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _explain(error: Exception, given: Sequence[str]) -> int:
     if isinstance(error, BatteriesError):
-        print(f"error: {error}", file=sys.stderr)
+        kind = "" if isinstance(error, Interrupted) else "error: "
+        print(f"{kind}{error}", file=sys.stderr)
         return error.exit_code
     from batteries.experiment.load import describe
 

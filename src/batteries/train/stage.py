@@ -85,8 +85,9 @@ class StageOfFold:
             self.trainer.bar.advance(found.info["step"])
         else:
             position = found.info["log"] if found else self._begin(previous)
-            with MetricLog(self.trainer.run.fold_folder(self.fold), position=position) as self.metrics:
-                self._epochs(found)
+            self.trainer.bar.note(self.title)
+        with MetricLog(self.trainer.run.fold_folder(self.fold), position=position) as self.metrics:
+            self._epochs(found)
         if not self.checkpoints.best():
             raise NonFiniteError(
                 f"{self.title}: {self.experiment.metric.name} was not finite in any of {self.stage.epochs} epochs;"
