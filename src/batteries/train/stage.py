@@ -86,8 +86,8 @@ class StageOfFold:
         else:
             position = found.info["log"] if found else self._begin(previous)
             self.trainer.bar.note(self.title)
-        with MetricLog(self.trainer.run.fold_folder(self.fold), position=position) as self.metrics:
-            self._epochs(found)
+            with MetricLog(self.trainer.run.fold_folder(self.fold), position=position) as self.metrics:
+                self._epochs(found)
         if not self.checkpoints.best():
             raise NonFiniteError(
                 f"{self.title}: {self.experiment.metric.name} was not finite in any of {self.stage.epochs} epochs;"
