@@ -160,7 +160,7 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_leaves_with_130_and_one_line
     )
     assert stopped.returncode == 130
     assert stopped.stderr == (
-        "error: stopped by SIGINT in fold 0 of toy-001; all is saved. The same command goes on from there\n"
+        "stopped by SIGINT in fold 0 of toy-001; all is saved. The same command goes on from there\n"
     )
     assert saved_in_the_middle_of_an_epoch(tmp_path)
     assert killing.train(tmp_path, *HARD)[0] == 0
@@ -172,7 +172,7 @@ def test_sigterm_does_the_same_with_143(tmp_path: Path, whole: tuple[dict[str, A
     toy_in(tmp_path)
     code, printed = killing.train(tmp_path, *HARD, variable=f"SIGTERM:{batch}")
     assert code == 143
-    assert "error: stopped by SIGTERM in fold 1 of toy-001; all is saved." in printed
+    assert "stopped by SIGTERM in fold 1 of toy-001; all is saved." in printed
     assert saved_in_the_middle_of_an_epoch(tmp_path)
     assert killing.train(tmp_path, *HARD)[0] == 0
     assert_same(outcome(tmp_path), whole[0])
