@@ -189,7 +189,7 @@ def test_a_wrong_experiment_gives_one_message_and_its_exit_code(
         ("frobnicate", 2, "No such command 'frobnicate'"),
         ("train", 2, r"has no experiment.py: go to an experiment folder, or make one: batteries new"),
         ("-C nowhere train", 2, "no folder nowhere; make one: batteries new NAME"),
-        ("scores", 2, "has no ledger yet; train something first"),
+        ("scores", 2, "has no ledger; batteries train makes it"),
         ("average toy-001", 2, "there is no 'toy-001' in runs; entries: none yet"),
         ("blend ../x y", 3, "entry '../x' cannot be used as a file name"),
         ("submit blend-001", 2, "there is no 'blend-001'"),

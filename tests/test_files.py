@@ -25,6 +25,7 @@ from batteries.files import (
     new_folder,
     read_sealed,
     safe_name,
+    sweep,
     write_atomic,
     write_sealed,
     write_text,
@@ -295,3 +296,11 @@ def test_a_folder_is_not_made_outside_its_root() -> None:
 def test_a_sealed_file_is_plain_json() -> None:
     write_sealed(Path("a.json"), {"name": "ü"})
     assert json.loads(Path("a.json").read_text(encoding="utf-8"))["name"] == "ü"
+
+
+def test_what_a_killed_process_left_is_swept_away_and_nothing_else() -> None:
+    for name in ("a/.oof.parquet.123.tmp", "a/b/.fold.json.9.tmp", "a/oof.parquet", "a/.lock"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(name), "x")
+    sweep(Path("a"))
+    assert sorted(str(path) for path in Path("a").rglob("*") if path.is_file()) == ["a/.lock", "a/oof.parquet"]

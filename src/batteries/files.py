@@ -198,6 +198,12 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written below a folder that the caller holds."""
+    for left in folder.rglob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
 def new_folder(root: Path, stem: str, fill: Callable[[Path, str], object]) -> Path:
     """Make the first free `root/stem-001`, `-002`, ..., whole or not at all, and return it.
 

@@ -91,7 +91,7 @@ def scores(root: Path | str = "runs") -> list[Row]:
     """
     root = Path(root)
     if not (root / "ledger.db").exists():
-        raise UsageError(f"{root} has no ledger yet; train something first: batteries train")
+        raise UsageError(f"{root} has no ledger; batteries train makes it, or enters what is complete there already")
     with Ledger(root) as ledger:
         entries, events = ledger.entries(), ledger.scores()
     rows = [_row(entry, [e for e in events if e["entry"] == entry["name"]]) for entry in entries]

@@ -148,8 +148,8 @@ class Ledger:
             raise CorruptError(f"{self.path}: {text}") from error
         except DatabaseError as error:
             raise CorruptError(
-                f"{self.path}: is damaged or no ledger ({error.orig}). The runs hold all that was in it but leaderboard"
-                " scores: move it away and run: batteries scores"
+                f"{self.path}: is damaged or no ledger ({error.orig}). The run folders hold all that was in it but"
+                " leaderboard scores: move it away and run train, average and blend again; nothing is made twice"
             ) from error
 
     def add_entry(self, config: Mapping[str, Any]) -> None:

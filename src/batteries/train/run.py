@@ -14,7 +14,7 @@ from pathlib import Path
 from batteries.errors import Interrupted, UsageError
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.predictions import Predictions, out_of_fold
-from batteries.files import locked
+from batteries.files import locked, sweep
 from batteries.prepare.folds import split
 from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
@@ -75,16 +75,18 @@ def train_run(
     root = Path(root)
     tables = Tables(training_table(experiment), test_table(experiment))
     split_ = split(experiment, root, table=tables.train)
+    wanted, place = _wanted(folds, split_.n), Device.pick(device)
     run = open_run(experiment, split_, tables, root, resume=resume)
-    wanted = _wanted(folds, split_.n)
     with locked(run.folder), _Log(run, say) as log:
+        sweep(run.folder)
         todo = [fold for fold in wanted if fold not in run.finished_folds()]
         _announce(run, todo, log)
         with Interrupts() as interrupts, Progress(run.name, total=1, show=progress) as bar:
-            trainer = Trainer(experiment, run, split_, tables, Device.pick(device), log, log.write, interrupts, bar)
+            trainer = Trainer(experiment, run, split_, tables, place, log, log.write, interrupts, bar)
             bar.total = sum(trainer.updates(fold, stage) for fold in todo for stage in experiment.checked_stages())
             _train_folds(trainer, todo)
-        collect(experiment, run, tables)
+        if todo or not (run.folder / "oof.parquet").exists():
+            collect(experiment, run, tables)
     return run
 
 
