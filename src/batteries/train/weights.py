@@ -42,7 +42,8 @@ def load_weights(model: nn.Module, source: Checkpoint | Path | str | Mapping[str
 
     Example
     -------
-    >>> load_weights(nn.Linear(2, 1), {"module.weight": torch.ones(1, 2), "module.bias": torch.zeros(1)})
+    >>> model = nn.Linear(2, 1)
+    >>> load_weights(model, {f"module.{name}": tensor for name, tensor in model.state_dict().items()})
 
     """
     own = model.state_dict()
