@@ -22,7 +22,7 @@ from batteries.experiment import Experiment, Stage
 from batteries.experiment.predictions import Predictions
 from batteries.files import write_sealed
 from batteries.prepare.folds import Folds
-from batteries.prepare.seed import derive_seed, seed_everything
+from batteries.prepare.seed import derive_seed, random_state_kept, seed_everything
 from batteries.train.device import Device
 from batteries.train.loaders import Loader
 from batteries.train.loop import predict
@@ -38,11 +38,14 @@ def build_model(experiment: Experiment, fold: int) -> nn.Module:
     return model
 
 
-def loader_of(experiment: Experiment, table: pl.DataFrame, stage: Stage, *, training: bool, seed: int = 0) -> Loader:
+def loader_of(experiment: Experiment, table: pl.DataFrame, stage: Stage, *, training: bool, seed: int) -> Loader:
     """Return the loader of some rows: shuffled for training, in the order of the rows otherwise."""
     own_collate = type(experiment).collate is not Experiment.collate
-    return Loader(
-        experiment.dataset(table, training=training),
+    with random_state_kept():  # a dataset that draws while it is made draws the same again after a resume
+        seed_everything(derive_seed(seed, "dataset"))
+        dataset = experiment.dataset(table, training=training)
+    loader = Loader(
+        dataset,
         batch_size=stage.batch_size or experiment.batch_size,
         seed=seed,
         shuffle=training,
@@ -50,6 +53,11 @@ def loader_of(experiment: Experiment, table: pl.DataFrame, stage: Stage, *, trai
         num_workers=experiment.num_workers,
         collate=experiment.collate if own_collate else None,
     )
+    if loader.size != len(table):
+        raise ExperimentError(
+            f"dataset returned {loader.size} samples for {len(table)} rows; return one each, in order"
+        )
+    return loader
 
 
 @dataclass
@@ -62,13 +70,12 @@ class Predictor:
     after_batch: Callable[[], object] = bool
     """Called between batches; what it raises ends the prediction."""
 
-    def values(self, model: nn.Module, table: pl.DataFrame) -> NDArray[Any]:
-        """One prediction for each row of the table, in its order."""
-        loader = loader_of(self.experiment, table, self.stage, training=False)
-        if loader.size != len(table):
-            raise ExperimentError(
-                f"dataset returned {loader.size} samples for {len(table)} rows; return one each, in order"
-            )
+    def loader(self, table: pl.DataFrame) -> Loader:
+        """The rows of a table in their order."""
+        return loader_of(self.experiment, table, self.stage, training=False, seed=self.experiment.seed)
+
+    def values(self, model: nn.Module, loader: Loader) -> NDArray[Any]:
+        """One prediction for each row of the loader, in its order."""
         return predict(
             self.experiment, model, loader, self.device, precision=self.stage.precision, after_batch=self.after_batch
         )
@@ -79,7 +86,7 @@ class Predictor:
         experiment, held_out = self.experiment, tables.train[folds.held_out(fold)]
         oof = Predictions(
             held_out[experiment.id],
-            self.values(model, held_out),
+            self.values(model, self.loader(held_out)),
             targets=experiment.targets(held_out),
             folds=np.full(len(held_out), fold, dtype=np.int64),
             about={"folds": folds.digest},
@@ -87,7 +94,8 @@ class Predictor:
         if tables.test is None:
             return oof, None
         targets = experiment.targets(tables.test) if experiment.target in tables.test.columns else None
-        return oof, Predictions(tables.test[experiment.id], self.values(model, tables.test), targets=targets)
+        values = self.values(model, self.loader(tables.test))
+        return oof, Predictions(tables.test[experiment.id], values, targets=targets)
 
 
 def score_all(experiment: Experiment, targets: NDArray[Any], predictions: NDArray[Any]) -> dict[str, float]:

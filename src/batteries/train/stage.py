@@ -72,6 +72,8 @@ class StageOfFold:
         self.experiment, self.device = self.trainer.experiment, self.trainer.device
         self.title = f"fold {self.fold} {self.stage.name}"
         self.rows = self.trainer.folds.held_out(self.fold)
+        self.predictor = Predictor(self.experiment, self.device, self.stage, self.trainer.interrupts.check)
+        self._valid: Loader | None = None  # made once, and only if an epoch is validated
 
     def train(self, previous: Checkpoints | None) -> Checkpoints:
         """Bring the stage to its end from wherever it stands, and return its checkpoints."""
@@ -152,9 +154,7 @@ class StageOfFold:
     def _loader(self) -> Loader:
         rows = self.trainer.folds.training(self.fold)
         seed = derive_seed(self.experiment.seed, "loader", self.fold, self.stage.name)
-        with random_state_kept():  # a dataset that draws while it is made draws the same again after a resume
-            seed_everything(derive_seed(seed, "dataset"))
-            return loader_of(self.experiment, self.trainer.tables.train[rows], self.stage, training=True, seed=seed)
+        return loader_of(self.experiment, self.trainer.tables.train[rows], self.stage, training=True, seed=seed)
 
     def _refresh_batch_norm(self, loader: Loader) -> None:
         """An average of weights needs batch-norm statistics of its own; an EMA averages them as it goes."""
@@ -178,11 +178,11 @@ class StageOfFold:
         return self.checkpoints.save(self.state.state_dict(), info=info)
 
     def _evaluate(self, checkpoint: Checkpoint, scores: Sequence[float | None]) -> list[float | None]:
-        experiment = self.experiment
-        held_out = self.trainer.tables.train[self.rows]
-        predictor = Predictor(experiment, self.device, self.stage, self.trainer.interrupts.check)
+        experiment, held_out = self.experiment, self.trainer.tables.train[self.rows]
         with random_state_kept():
-            predictions = predictor.values(self.state.scored, held_out)
+            if self._valid is None:
+                self._valid = self.predictor.loader(held_out)
+            predictions = self.predictor.values(self.state.scored, self._valid)
             values = score_all(experiment, experiment.targets(held_out), predictions)
         score = values[experiment.metric.name]
         self.metrics.write(
