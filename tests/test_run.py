@@ -157,7 +157,7 @@ def test_resume_goes_on_with_changed_code_and_a_warning(toy_folder: Path, change
     said: list[str] = []
     trained(toy_folder, folds=[0])
     change("0.1 * random.uniform(2)", "0.2 * random.uniform(2)")
-    with pytest.warns(UserWarning, match="toy-001 goes on with code that changed since it began"):
+    with pytest.warns(UserWarning, match="toy-001 was begun with other code than the experiment has now"):
         run = trained(toy_folder, said, resume="toy-001")
     assert (run.name, run.finished_folds(), said[0]) == ("toy-001", [0, 1], "toy-001 goes on: folds 1 are to do")
 
@@ -176,7 +176,9 @@ def test_resume_refuses_other_fields_stages_metric_or_data_with_the_difference(
 ) -> None:
     shutil.copy(Path(__file__).parent / "toy.py", copy / "experiment.py")
     change(old, new)
-    with pytest.raises(ResumeError, match=rf"toy-001 cannot go on with another experiment.\n  {difference}") as caught:
+    with pytest.raises(
+        ResumeError, match=rf"toy-001 was made with something else than is here now.\n  {difference}"
+    ) as caught:
         trained(copy, resume="toy-001")
     assert caught.value.exit_code == 5
     assert str(caught.value).endswith("Put it back, or train a new run: batteries train")

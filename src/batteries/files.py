@@ -26,6 +26,7 @@ from batteries.errors import BusyError, CorruptError, NotSafeError, ResourceErro
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10)}
 _SEAL = "seal"
+_NUMBERS = ".numbers.json"
 
 
 def safe_name(name: str, what: str = "name") -> str:
@@ -208,11 +209,13 @@ def new_folder(root: Path, stem: str, fill: Callable[[Path, str], object]) -> Pa
     """Make the first free `root/stem-001`, `-002`, ..., whole or not at all, and return it.
 
     `fill(folder, name)` writes the files into a folder that gets its name only when it is done. Two
-    processes never get the same one.
+    processes never get the same one, and the number of a folder that was deleted is not given again:
+    what was noted elsewhere under its name stays true.
     """
     safe_name(stem)
     root.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(p.name[len(stem) + 1 :]) for p in root.glob(f"{stem}-*") if _numbered(p, stem)), default=0)
+    there = (int(p.name[len(stem) + 1 :]) for p in root.glob(f"{stem}-*") if _numbered(p, stem))
+    number = 1 + max(_numbers(root).get(stem, 0), *there, 0)
     while True:
         folder = root / f"{stem}-{number:03d}"
         half_made = root / f".{folder.name}.{uuid4().hex}.tmp"
@@ -220,6 +223,7 @@ def new_folder(root: Path, stem: str, fill: Callable[[Path, str], object]) -> Pa
         try:
             fill(half_made, folder.name)
             if _claimed(half_made, folder):
+                write_text(root / _NUMBERS, json.dumps({**_numbers(root), stem: number}))
                 return folder
         finally:
             shutil.rmtree(half_made, ignore_errors=True)
@@ -236,6 +240,15 @@ def _claimed(half_made: Path, folder: Path) -> bool:
         raise ResourceError(_cannot_write(folder, error)) from error
     _sync_folder(folder.parent)
     return True
+
+
+def _numbers(root: Path) -> dict[str, int]:
+    """The highest number ever given for each stem; none where the note is lost."""
+    try:
+        noted = json.loads((root / _NUMBERS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {stem: n for stem, n in noted.items() if isinstance(n, int)} if isinstance(noted, dict) else {}
 
 
 def _numbered(path: Path, stem: str) -> bool:

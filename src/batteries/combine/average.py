@@ -25,9 +25,10 @@ from batteries.score.entry import INHERITED, Entry, find_entry, write_entry
 from batteries.train.average import average_checkpoints, recompute_batch_norm
 from batteries.train.checkpoint import Checkpoint, Checkpoints
 from batteries.train.device import Device
+from batteries.train.interrupt import Interrupts
 from batteries.train.loop import training_inputs
 from batteries.train.outcome import Predictor, build_model, loader_of, mean_of
-from batteries.train.record import Run, Tables
+from batteries.train.record import Run, Tables, check_same
 from batteries.train.weights import load_weights
 
 
@@ -57,6 +58,8 @@ def average(
     ------
     UsageError
         `best` is below 1, or no fold is finished.
+    ResumeError
+        Fields, stages, data or folds changed since the run: its checkpoints may have seen the held-out rows.
     WeightsError
         A fold has fewer checkpoints on disk.
 
@@ -66,15 +69,16 @@ def average(
     root, stage = Path(root), experiment.checked_stages()[-1]
     tables = Tables(training_table(experiment), test_table(experiment))
     folds = Folds.load(root / "folds.parquet")
-    folds.check(tables.train, experiment.id)
+    check_same(run, experiment, folds, tables)
     picked = {fold: _pick(run, experiment, fold, stage, best) for fold in _finished(run)}
     config = _config(run, best, picked)
     if made := find_entry(root, config["identity"]):
         return made
     parts = []
-    with Progress(f"average {run.name}", total=len(picked), show=progress) as bar:
+    with Interrupts() as interrupts, Progress(f"average {run.name}", total=len(picked), show=progress) as bar:
+        predictor = Predictor(experiment, Device.pick(device), stage, interrupts.check)
         for fold, checkpoints in picked.items():
-            parts.append(_fold(experiment, folds, tables, fold, stage, checkpoints, Device.pick(device)))
+            parts.append(_fold(experiment, folds, tables, fold, checkpoints, predictor))
             bar.advance()
     return _write(root, run, tables, parts, config)
 
@@ -111,17 +115,17 @@ def _fold(
     folds: Folds,
     tables: Tables,
     fold: int,
-    stage: Stage,
     checkpoints: list[Checkpoint],
-    device: Device,
+    predictor: Predictor,
 ) -> _Fold:
+    device = predictor.device
     model = build_model(experiment, fold)
     load_weights(model, average_checkpoints(checkpoints, part=checkpoints[0].info["weights"]))
     model.to(device.name)
     seed = derive_seed(experiment.seed, "average", fold)
-    loader = loader_of(experiment, tables.train[folds.training(fold)], stage, training=True, seed=seed)
+    loader = loader_of(experiment, tables.train[folds.training(fold)], predictor.stage, training=True, seed=seed)
     recompute_batch_norm(model, training_inputs(experiment, loader, device, epoch=0), experiment.predict_step)
-    oof, test = Predictor(experiment, device, stage).fold(model, folds, tables, fold)
+    oof, test = predictor.fold(model, folds, tables, fold)
     return oof, test, {name: tensor.cpu() for name, tensor in model.state_dict().items()}
 
 

@@ -55,7 +55,7 @@ def submit(entry: Entry, experiment: Experiment, root: Path | str = "runs") -> S
     Raises
     ------
     SubmissionError
-        When the entry has no test predictions, or they do not fit the sample: ids, columns, types, range.
+        When the entry has no test predictions, or they do not fit the sample: ids, columns, types.
 
     """
     predictions = entry.test()
@@ -65,7 +65,7 @@ def submit(entry: Entry, experiment: Experiment, root: Path | str = "runs") -> S
     text = table.write_csv().encode()
     for known in submissions(root):
         if known["entry"] == entry.name and known["sha256"] == sha256(text).hexdigest():
-            return Submission(Path(root) / known["name"] / FILE, entry.name, known["sha256"], table)
+            return _noted(Submission(Path(root) / known["name"] / FILE, entry.name, known["sha256"], table), entry)
     digest = sha256(text).hexdigest()
 
     def fill(folder: Path, name: str) -> None:
@@ -73,10 +73,15 @@ def submit(entry: Entry, experiment: Experiment, root: Path | str = "runs") -> S
         write_sealed(folder / RECORD, _record(name, entry, digest, len(table)))
 
     folder = new_folder(Path(root), "submission", fill)
-    with Ledger(root) as ledger:
+    return _noted(Submission(folder / FILE, entry.name, digest, table), entry)
+
+
+def _noted(made: Submission, entry: Entry) -> Submission:
+    """Enter a submission into the ledger, unless it is there."""
+    with Ledger(made.path.parent.parent) as ledger:
         ledger.add_entry(entry.config)
-        ledger.add_submission(folder.name, entry=entry.name, file=FILE, sha256=digest, rows=len(table))
-    return Submission(folder / FILE, entry.name, digest, table)
+        ledger.add_submission(made.name, entry=entry.name, file=FILE, sha256=made.sha256, rows=len(made.table))
+    return made
 
 
 def _record(name: str, entry: Entry, digest: str, rows: int) -> dict[str, Any]:

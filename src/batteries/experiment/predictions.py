@@ -110,10 +110,10 @@ class Predictions:
             about=self.about,
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write one Parquet file: `id`, `fold`, `target`, `prediction` or `prediction_0`, ... and a digest."""
         about = {"schema": str(_SCHEMA), "about": json.dumps(dict(self.about), sort_keys=True)}
-        write_table(path, self.frame(), about)
+        write_table(Path(path), self.frame(), about)
 
     def frame(self) -> pl.DataFrame:
         """The predictions as a table: `id`, `fold` and `target` where known, one column a prediction."""
@@ -129,8 +129,9 @@ class Predictions:
         return pl.DataFrame(columns)
 
     @classmethod
-    def load(cls, path: Path) -> Predictions:
+    def load(cls, path: Path | str) -> Predictions:
         """Read what `save` wrote. Raises CorruptError when the content is not what was written."""
+        path = Path(path)
         if not path.exists():
             raise PredictionsError(f"{path} does not exist; run: batteries train")
         frame, notes = read_table(path)

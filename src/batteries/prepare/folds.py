@@ -219,14 +219,16 @@ class Folds:
                     f" {len(table)} now). Put the old table back, or move runs/folds.parquet away: batteries split"
                 )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write (id, fold) as Parquet, with the strategy and the digests in its metadata."""
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(path, pl.DataFrame({"id": self.ids, "fold": self.fold}), self.about)
 
     @classmethod
-    def load(cls, path: Path) -> Folds:
+    def load(cls, path: Path | str) -> Folds:
         """Read what `save` wrote. Raises FoldsError when there is none, CorruptError when it was changed."""
+        path = Path(path)
         if not path.exists():
             raise FoldsError(f"{path} does not exist; make the folds first: batteries split")
         try:

@@ -79,8 +79,9 @@ class Entry:
         return self.experiment().metric
 
 
-def open_entry(root: Path, name: str) -> Entry:
+def open_entry(root: Path | str, name: str) -> Entry:
     """Return an entry by name. Raises UsageError naming those there are."""
+    root = Path(root)
     folder = root / safe_name(name, "entry")
     if not (folder / CONFIG).exists():
         raise UsageError(f"there is no {name!r} in {root}; entries: {', '.join(names(root)) or 'none yet'}")

@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    URL,
     Boolean,
     Column,
     Connection,
@@ -33,7 +34,7 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from batteries.errors import BusyError, CorruptError, ResourceError, UsageError
 
@@ -146,6 +147,8 @@ class Ledger:
             if "full" in text or "readonly" in text or "unable to open" in text:
                 raise ResourceError(f"{self.path}: cannot be written ({text}); nothing was changed") from error
             raise CorruptError(f"{self.path}: {text}") from error
+        except IntegrityError as error:
+            raise UsageError(f"{self.path}: refused a row that fits no entry, or repeats one ({error.orig})") from error
         except DatabaseError as error:
             raise CorruptError(
                 f"{self.path}: is damaged or no ledger ({error.orig}). The run folders hold all that was in it but"
@@ -223,11 +226,14 @@ class Ledger:
         return True
 
     def add_submission(self, name: str, *, entry: str, file: str, sha256: str, rows: int) -> None:
-        """Note a submission file."""
+        """Note a submission file; one that is known already is left as it is."""
+        row = {"name": name, "entry": entry, "file": file, "sha256": sha256, "rows": rows}
         with self._transaction() as connection:
-            connection.execute(
-                insert(_submissions).values(name=name, entry=entry, file=file, sha256=sha256, rows=rows, at=_now())
-            )
+            known = connection.execute(select(_submissions.c.sha256).where(_submissions.c.name == name)).scalar()
+            if known is None:
+                connection.execute(insert(_submissions).values(**row, at=_now()))
+            elif known != sha256:
+                raise UsageError(f"{self.path} knows another {name!r} than the file in the folder; rename the folder")
 
     def entries(self) -> list[dict[str, Any]]:
         """Every entry, oldest first."""
@@ -251,7 +257,9 @@ class Ledger:
 
 
 def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _WAIT, "isolation_level": None})
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), connect_args={"timeout": _WAIT, "isolation_level": None}
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, record: object) -> None:

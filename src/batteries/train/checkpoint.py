@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,7 +130,7 @@ class Checkpoints:
             When the disk refuses; older checkpoints are untouched.
 
         """
-        plain = {name: _plain(value) for name, value in state.items()}
+        plain = {name: _plain(value, name) for name, value in state.items()}
         if bad := _non_finite(plain.get("model")):
             raise NonFiniteError(
                 f"weight {bad!r} is NaN or infinite; nothing was saved. Lower the learning rate or clip"
@@ -279,10 +281,31 @@ def _check_schema(path: Path, record: Mapping[str, Any]) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
-    """The state of an object that has one, else the value."""
+def _plain(value: Any, name: str) -> Any:
+    """The state of an object that has one, else the value as `torch.load(weights_only=True)` takes it back."""
     state_dict = getattr(value, "state_dict", None)
-    return state_dict() if callable(state_dict) else value
+    if callable(state_dict):
+        return state_dict()
+    if value is None or isinstance(value, Tensor) or type(value) in (bool, int, float, str, bytes):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, Mapping):
+        plain = {key: _plain(part, f"{name}.{key}") for key, part in value.items()}
+        return plain if type(value) is dict else _same_kind(value, plain)
+    if isinstance(value, list | tuple):
+        return type(value)([_plain(part, name) for part in value]) if type(value) in (list, tuple) else list(value)
+    raise UsageError(
+        f"checkpoint: {name!r} holds {type(value).__name__}, which cannot be loaded safely;"
+        " save tensors, arrays, numbers, texts, lists, dicts, or objects with state_dict()"
+    )
+
+
+def _same_kind(value: Mapping[Any, Any], plain: dict[Any, Any]) -> Mapping[Any, Any]:
+    """A state dict keeps its class and its notes where nothing in it had to change."""
+    return value if all(plain[key] is value[key] for key in plain) and type(value) is OrderedDict else plain
 
 
 def _number(score: float | None) -> float | None:

@@ -63,7 +63,8 @@ class MetricLog:
         return ResourceError(f"{self._path}: cannot be written ({error.strerror or error}); run again when it can")
 
     def write(self, *, step: int, **values: float | str | None) -> None:
-        """Add one line. Texts (such as a stage's name) go to the file only."""
+        """Add one line. Texts (such as a stage's name) go to the file only; tensors of one number are read."""
+        values = {name: v if v is None or isinstance(v, str | int) else float(v) for name, v in values.items()}
         plain = {name: None if isinstance(v, float) and not isfinite(v) else v for name, v in values.items()}
         line = json.dumps({"step": step, **plain}, allow_nan=False).encode() + b"\n"
         try:

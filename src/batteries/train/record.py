@@ -16,11 +16,11 @@ from typing import Any
 import polars as pl
 
 from batteries.config import to_plain
-from batteries.errors import CorruptError, ResumeError, UsageError
+from batteries.errors import CorruptError, DataError, ResumeError, UsageError
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.load import code_digest, experiment_name, fields_of, source_file
 from batteries.experiment.predictions import column_digest
-from batteries.files import digest_file, digest_of, locked, new_folder, read_sealed, write_sealed
+from batteries.files import digest_file, digest_of, locked, new_folder, read_sealed, safe_name, write_sealed
 from batteries.prepare.environment import provenance
 from batteries.prepare.folds import Folds
 
@@ -34,6 +34,15 @@ class Tables:
 
     train: pl.DataFrame
     test: pl.DataFrame | None
+
+    def check_targets(self, experiment: Experiment) -> None:
+        """Raise DataError for targets that cannot be trained on or scored, before anything is trained."""
+        for method, table in (("table", self.train), ("test_table", self.test)):
+            if table is not None and experiment.target in table.columns:
+                try:
+                    experiment.targets(table)
+                except DataError as error:
+                    raise DataError(f"{type(experiment).__name__}.{method}(): {error}") from error
 
     def digests(self) -> dict[str, str | None]:
         """Digest of every value of both tables."""
@@ -104,7 +113,7 @@ def open_run(experiment: Experiment, folds: Folds, tables: Tables, root: Path, *
     """
     config = config_of(experiment, folds, tables)
     if resume is not None:
-        return _resumed(Run.open(root / resume), config)
+        return _resumed(Run.open(root / safe_name(resume, "run")), config)
 
     def begin(folder: Path, name: str) -> None:
         write_sealed(folder / "provenance.json", provenance(root.resolve().parent))
@@ -169,6 +178,18 @@ def _stage(stage: Stage) -> dict[str, Any]:
     return plain
 
 
+def check_same(run: Run, experiment: Experiment, folds: Folds, tables: Tables) -> None:
+    """Refuse fields, stages, data or folds that are not those the run was made with; warn of other code.
+
+    Raises
+    ------
+    ResumeError
+        Listing every difference.
+
+    """
+    _resumed(run, config_of(experiment, folds, tables))
+
+
 def _resumed(run: Run, config: Mapping[str, Any]) -> Run:
     then, now = ({**each, "fields": _deciding(each)} for each in (run.config, config))
     differences = [
@@ -178,12 +199,12 @@ def _resumed(run: Run, config: Mapping[str, Any]) -> Run:
     ]
     if differences:
         raise ResumeError(
-            f"{run.name} cannot go on with another experiment.\n  "
+            f"{run.name} was made with something else than is here now.\n  "
             + "\n  ".join(differences)
             + "\nPut it back, or train a new run: batteries train"
         )
     if run.config["code"] != config["code"]:
-        warnings.warn(f"{run.name} goes on with code that changed since it began", stacklevel=2)
+        warnings.warn(f"{run.name} was begun with other code than the experiment has now", stacklevel=2)
     return run
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from batteries.errors import Interrupted, UsageError
+from batteries.errors import CorruptError, Interrupted, PredictionsError, UsageError
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.predictions import Predictions, out_of_fold
 from batteries.files import locked, sweep
@@ -41,6 +41,8 @@ def train_run(
 ) -> Run:
     """Train an experiment over its folds, or go on where a former call was stopped.
 
+    Writes files only; `record(open_entry(root, run.name), experiment, root)` enters the scores into the ledger.
+
     Parameters
     ----------
     experiment
@@ -50,7 +52,7 @@ def train_run(
     device
         `auto`, `cpu`, `cuda:1`.
     folds
-        Only these folds; all by default.
+        Only these folds; all by default. Joined predictions cover those that are finished.
     resume
         A run to go on with although the code changed.
     progress
@@ -74,6 +76,7 @@ def train_run(
     """
     root = Path(root)
     tables = Tables(training_table(experiment), test_table(experiment))
+    tables.check_targets(experiment)
     split_ = split(experiment, root, table=tables.train)
     wanted, place = _wanted(folds, split_.n), Device.pick(device)
     run = open_run(experiment, split_, tables, root, resume=resume)
@@ -84,10 +87,21 @@ def train_run(
         with Interrupts() as interrupts, Progress(run.name, total=1, show=progress) as bar:
             trainer = Trainer(experiment, run, split_, tables, place, log, log.write, interrupts, bar)
             bar.total = sum(trainer.updates(fold, stage) for fold in todo for stage in experiment.checked_stages())
-            _train_folds(trainer, todo)
-        if todo or not (run.folder / "oof.parquet").exists():
-            collect(experiment, run, tables)
+            try:
+                _train_folds(trainer, todo)
+            finally:
+                if run.finished_folds() and not _collected(run):
+                    collect(experiment, run, tables)
     return run
+
+
+def _collected(run: Run) -> bool:
+    """Whether the joined predictions are those of exactly the finished folds."""
+    try:
+        joined = Predictions.load(run.folder / "oof.parquet")
+    except (PredictionsError, CorruptError):
+        return False
+    return joined.folds is not None and sorted(set(joined.folds.tolist())) == run.finished_folds()
 
 
 def _wanted(folds: Sequence[int] | None, n: int) -> list[int]:

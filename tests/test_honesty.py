@@ -1,0 +1,126 @@
+"""Nothing silently wrong: the ways in which a right-looking number could be another one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import batteries as bt
+from batteries.errors import DataError, Interrupted, NotSafeError, ResumeError, UsageError
+from batteries.train import stage as stage_module
+
+ROOT = Path("runs")
+Change = Callable[[str, str], None]
+
+
+def trained(folder: Path, *, folds: list[int] | None = None, values: dict[str, object] | None = None) -> bt.Entry:
+    experiment = bt.load_experiment(folder, values=values)
+    run = bt.train_run(experiment, ROOT, folds=folds, progress=False)
+    bt.record(bt.open_entry(ROOT, run.name), experiment, ROOT)
+    return bt.open_entry(ROOT, run.name)
+
+
+def test_joined_predictions_cover_the_finished_folds_after_a_stop_in_a_later_one(
+    toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(toy_folder, folds=[0])
+
+    def stop(*arguments: object, **options: object) -> None:
+        raise Interrupted("stopped by SIGINT", signum=2)
+
+    Path("runs/toy-001/oof.parquet").unlink()
+    monkeypatch.setattr(stage_module, "train", stop)  # as if a signal came before the first update of fold 1
+    with pytest.raises(Interrupted):
+        bt.train_run(bt.load_experiment(toy_folder), ROOT, progress=False)
+    assert len(bt.open_entry(ROOT, "toy-001").oof()) == 30
+
+
+def test_joined_predictions_that_miss_a_finished_fold_or_are_damaged_are_joined_again(toy_folder: Path) -> None:
+    entry = trained(toy_folder, folds=[0])
+    partial = (entry.folder / "oof.parquet").read_bytes()
+    trained(toy_folder)
+    whole = (entry.folder / "oof.parquet").read_bytes()
+    for wrong in (partial, whole[:100]):
+        (entry.folder / "oof.parquet").write_bytes(wrong)
+        trained(toy_folder)
+        assert (entry.folder / "oof.parquet").read_bytes() == whole
+
+
+def test_checkpoints_are_not_averaged_on_other_folds_than_they_were_trained_on(
+    toy_folder: Path, change: Change
+) -> None:
+    trained(toy_folder)
+    (ROOT / "folds.parquet").unlink()
+    change('Stratified("label", n=2)', 'Stratified("label", n=2, seed=1)')
+    experiment = bt.load_experiment(toy_folder)
+    bt.split(experiment, ROOT)
+    with pytest.raises(ResumeError, match=r"toy-001 was made with something else than is here now.\n  folds"):
+        bt.average(bt.Run.open(ROOT / "toy-001"), experiment, ROOT, best=2, progress=False)
+
+
+def test_checkpoints_are_not_averaged_on_other_data(toy_folder: Path, change: Change) -> None:
+    trained(toy_folder)
+    change('"x": points[:, 0]', '"x": -points[:, 0]')
+    with pytest.raises(ResumeError, match="data"):
+        experiment = bt.load_experiment(toy_folder)
+        bt.average(bt.Run.open(ROOT / "toy-001"), experiment, ROOT, best=2, progress=False)
+
+
+def test_the_number_of_a_deleted_run_or_submission_is_not_given_again(toy_folder: Path) -> None:
+    bt.submit(trained(toy_folder), bt.load_experiment(toy_folder), ROOT)
+    shutil.rmtree(ROOT / "toy-001")
+    shutil.rmtree(ROOT / "submission-001")
+    second = trained(toy_folder, values={"width": 9})
+    submission = bt.submit(second, bt.load_experiment(toy_folder), ROOT)
+    assert (second.name, submission.name) == ("toy-002", "submission-002")
+
+
+def test_a_lost_ledger_knows_a_submission_again_when_it_is_asked_for_again(toy_folder: Path) -> None:
+    entry, experiment = trained(toy_folder), bt.load_experiment(toy_folder)
+    bt.submit(entry, experiment, ROOT)
+    (ROOT / "ledger.db").unlink()
+    assert bt.leaderboard(bt.submit(entry, experiment, ROOT).name, 0.9, ROOT) == "toy-001"
+
+
+def test_a_score_of_an_unknown_entry_is_refused_as_such_and_not_as_damage() -> None:
+    with bt.Ledger(ROOT) as ledger, pytest.raises(UsageError, match="refused a row that fits no entry"):
+        ledger.add_score("nobody", "oof", 0.5, metric="auc", higher_is_better=True)
+
+
+def test_a_run_named_outside_its_root_is_not_resumed(toy_folder: Path) -> None:
+    with pytest.raises(NotSafeError):
+        bt.train_run(bt.load_experiment(toy_folder), ROOT, resume="../elsewhere/runs/toy-001", progress=False)
+
+
+def test_a_test_target_that_cannot_be_scored_is_refused_before_training(toy_folder: Path, change: Change) -> None:
+    change(
+        "return rows(30, first=1000)\n\n    def sample",
+        "return rows(30, first=1000).with_columns(label=pl.lit(None))\n\n    def sample",
+    )
+    with pytest.raises(DataError, match=r"Toy.test_table\(\): target column 'label' has 30"):
+        bt.train_run(bt.load_experiment(toy_folder), ROOT, progress=False)
+    assert not (ROOT / "toy-001").exists()
+
+
+def test_what_a_checkpoint_takes_it_gives_back() -> None:
+    checkpoints = bt.Checkpoints("logs", metric=bt.Metric("auc", higher_is_better=True))
+    state = {"score": np.float64(0.5), "array": np.arange(3), "nested": {"n": np.int64(2), "list": [np.float32(1)]}}
+    back = checkpoints.save(state, score=0.5).load()
+    assert (back["score"], back["nested"]) == (0.5, {"n": 2, "list": [1.0]})
+    assert torch.equal(back["array"], torch.arange(3))
+    with pytest.raises(UsageError, match=r"'path' holds PosixPath, which cannot be loaded safely"):
+        checkpoints.save({"path": Path("x")})
+    assert len(checkpoints) == 1
+
+
+def test_a_path_with_a_question_mark_keeps_its_ledger(tmp_path: Path) -> None:
+    folder = tmp_path / "sp ace ünï?#%20x"
+    bt.Ledger(folder).close()
+    assert (folder / "ledger.db").exists()
+    assert [path for path in os.listdir(tmp_path) if path.startswith("sp")] == [folder.name]
