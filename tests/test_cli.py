@@ -144,7 +144,7 @@ WRONG_FILES = {
     "a model that fails": (
         "nn.Linear(2, self.width)",
         "nn.Linear(2, self.wide)",
-        1,
+        2,
         r"experiment.py, line \d+, in model: Attr",
     ),
     "a loss that is no number": (

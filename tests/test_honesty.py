@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,8 +66,8 @@ def test_checkpoints_are_not_averaged_on_other_folds_than_they_were_trained_on(
 def test_checkpoints_are_not_averaged_on_other_data(toy_folder: Path, change: Change) -> None:
     trained(toy_folder)
     change('"x": points[:, 0]', '"x": -points[:, 0]')
+    experiment = bt.load_experiment(toy_folder)
     with pytest.raises(ResumeError, match="data"):
-        experiment = bt.load_experiment(toy_folder)
         bt.average(bt.Run.open(ROOT / "toy-001"), experiment, ROOT, best=2, progress=False)
 
 
@@ -123,4 +122,4 @@ def test_a_path_with_a_question_mark_keeps_its_ledger(tmp_path: Path) -> None:
     folder = tmp_path / "sp ace ünï?#%20x"
     bt.Ledger(folder).close()
     assert (folder / "ledger.db").exists()
-    assert [path for path in os.listdir(tmp_path) if path.startswith("sp")] == [folder.name]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("sp")] == [folder.name]

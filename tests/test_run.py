@@ -296,7 +296,7 @@ def test_a_metric_that_fails_loses_no_epoch_and_can_be_mended(toy_folder: Path, 
     stage = toy_folder / "runs/toy-001/fold0/stage-head"
     assert [path.name for path in stage.glob("checkpoint-*.pt")] == ["checkpoint-000001.pt"]
     change('bt.Metric("accuracy", lambda y, p: 1 / 0, higher_is_better=True)', "bt.Metric.accuracy()")
-    with pytest.warns(UserWarning, match="code that changed"):
+    with pytest.warns(UserWarning, match="begun with other code"):
         run = trained(toy_folder, resume="toy-001")
     assert run.finished_folds() == [0, 1]
 

@@ -45,6 +45,25 @@ def test_one_whole_number_column_takes_the_code_of_the_class() -> None:
     assert submission_table(predictions(PROBABILITIES), sample, Named())["species"].to_list() == [0, 1, 1]
 
 
+def test_columns_named_as_the_classes_are_filled_by_name() -> None:
+    sample = pl.DataFrame({"id": ["a", "b", "c"], "dog": [0.5] * 3, "cat": [0.5] * 3})
+    assert submission_table(predictions(PROBABILITIES), sample, Named()).row(0) == ("a", 0.2, 0.8)
+    with pytest.raises(SubmissionError, match=r"sample are \['dog', 'bird'\], classes of the experiment"):
+        submission_table(predictions(PROBABILITIES), sample.rename({"cat": "bird"}), Named())
+
+
+def test_one_column_of_two_probabilities_takes_the_second_unless_the_metric_judges_classes() -> None:
+    sample = pl.DataFrame({"id": ["b", "a", "c"], "target": [0.5] * 3})
+    assert submission_table(predictions(PROBABILITIES), sample, Numbered())["target"].to_list() == [0.9, 0.2, 0.6]
+    assert submission_table(predictions(PROBABILITIES), sample, Named())["target"].to_list() == [1, 0, 1]
+
+
+def test_no_class_is_chosen_from_ranks() -> None:
+    sample = pl.DataFrame({"id": ["b", "a", "c"], "species": ["cat"] * 3})
+    with pytest.raises(SubmissionError, match="the predictions are ranks, which choose no class"):
+        submission_table(predictions([0.3, 0.6, 1.0]), sample, Named(), ranks=True)
+
+
 def test_several_columns_take_the_probabilities() -> None:
     sample = pl.DataFrame({"id": ["a", "b", "c"], "cat": [0.5] * 3, "dog": [0.5] * 3})
     table = submission_table(predictions(PROBABILITIES), sample, Named())
@@ -52,13 +71,13 @@ def test_several_columns_take_the_probabilities() -> None:
     assert table.row(0) == ("a", 0.8, 0.2)
 
 
-def test_a_regression_keeps_every_digit_and_counts_are_rounded() -> None:
+def test_a_regression_keeps_every_digit_also_where_the_sample_is_filled_with_whole_zeros() -> None:
     values = [0.1 + 0.2, 2.5, -1.25]
     floats = pl.DataFrame({"id": ["b", "a", "c"], "target": [0.0] * 3})
     table = submission_table(predictions(values), floats, Numbered())
     assert pl.read_csv(table.write_csv().encode())["target"].to_list() == values
     counts = floats.cast({"target": pl.Int64})
-    assert submission_table(predictions(values), counts, Numbered())["target"].to_list() == [0, 2, -1]
+    assert submission_table(predictions(values), counts, Numbered())["target"].to_list() == values
 
 
 def test_without_a_sample_the_columns_are_id_and_target() -> None:

@@ -7,9 +7,12 @@ Next:  every verb calls one function of the library and prints what it returns.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import chdir
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,10 +43,11 @@ def everything(
     folder: Annotated[Path, typer.Option("-C", "--folder", help="The experiment folder; here by default.")] = Path(),
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Remember where the experiment folder is."""
+    """Work in the experiment folder, so that its relative paths hold."""
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; make one: batteries new NAME")
-    context.obj = folder
+    context.with_resource(chdir(folder))
+    context.obj = Path()
 
 
 def _root(context: typer.Context) -> Path:
@@ -115,7 +119,7 @@ def train(
 
     found = _experiment(context, experiment, set_, seed, resume)
     root = _root(context)
-    say = (lambda text: print(text, file=sys.stderr)) if json else print
+    say = (lambda text: print(text, file=sys.stderr)) if json else _say
     run = train_run(found, root, device=device, folds=fold, resume=resume, progress=not json, say=say)
     valid = record(open_entry(root, run.name), found, root)
     done = len(run.finished_folds())
@@ -124,6 +128,14 @@ def train(
         return
     which = "all rows out-of-fold" if done == run.num_folds else f"{done} of {run.num_folds} folds"
     print(f"{run.name}: {found.metric.name} {valid:.5f} on {which}; {run.folder}")
+
+
+def _say(text: str) -> None:
+    """Print a line; a reader that went away (`| head`) does not end a training."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _experiment(context: typer.Context, file: str, set_: list[str], seed: int | None, resume: str | None) -> Any:
@@ -149,24 +161,9 @@ def scores(context: typer.Context, json: Json = False) -> None:
     if json:
         show.as_json([row.plain() for row in rows])
         return
-    show.table(
-        [
-            {
-                "entry": row.name,
-                "valid": row.valid,
-                "±rows": show.brief(row.noise),
-                "±folds": show.brief(row.fold_deviation),
-                "public": row.public,
-                "private": row.private,
-                "test": row.test,
-                "gap": show.signed(row.gap),
-            }
-            for row in rows
-        ]
-    )
-    up = "higher" if rows[0].higher_is_better else "lower"
-    print(f"valid: {rows[0].metric} of all out-of-fold rows, {up} is better; ±: one s.d. over resampled")
-    print("rows and over folds; gap: test minus valid")
+    for _, group in groupby(rows, key=lambda row: row.group):
+        show.board(list(group))
+    print("valid: of all out-of-fold rows; ±: one s.d. over resampled rows and over folds; gap: test - valid")
     for row in rows:
         if row.missing_folds:
             print(f"{row.name}: folds {row.folds}; train the others: batteries train --resume {row.run}")
@@ -365,7 +362,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(given)
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
         if "--debug" in given:
             raise
@@ -378,11 +377,15 @@ def _explain(error: Exception, given: Sequence[str]) -> int:
         kind = "" if isinstance(error, Interrupted) else "error: "
         print(f"{kind}{error}", file=sys.stderr)
         return error.exit_code
-    from batteries.experiment.load import describe
+    from batteries.experiment.load import culprit
 
     place = next((given[i + 1] for i, word in enumerate(given[:-1]) if word in ("-C", "--folder")), ".")
-    print(f"error: {describe(error, Path(place))}\nFor the traceback: batteries --debug ...", file=sys.stderr)
-    return 6 if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" else 1
+    text, users = culprit(error, Path(place))
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    code = 6 if memory or (isinstance(error, OSError) and not users) else 2 if users else 1
+    kind = "error" if code != 1 else "error (a bug in Batteries)"
+    print(f"{kind}: {text}\nFor the traceback: batteries --debug ...", file=sys.stderr)
+    return code
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *rest: object, **more: object) -> None:

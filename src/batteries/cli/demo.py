@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 _FLOW = """
@@ -34,9 +35,12 @@ def walk(folder: Path, run: Callable[[list[str]], object]) -> None:
     """Make `folder` from the images template, unless it is there, and run every verb of the flow in it."""
     began = time.monotonic()
     if not folder.exists():
-        _step(["-C", str(folder.parent), "new", folder.name, "--template", "images"], run)
-    for line in _FLOW.strip().splitlines():
-        _step(["-C", str(folder), *shlex.split(line)], run)
+        with chdir(folder.parent):
+            _step(["new", folder.name, "--template", "images"], run)
+    print(f"\n$ cd {shlex.quote(str(folder))}")
+    with chdir(folder):
+        for line in _FLOW.strip().splitlines():
+            _step(shlex.split(line), run)
     print(f"\nThe whole flow took {time.monotonic() - began:.0f} s. Open {folder / 'runs' / 'report.html'};")
     print(f"then change {folder / 'experiment.py'} and run: batteries -C {folder} train")
 

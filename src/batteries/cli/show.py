@@ -10,6 +10,10 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batteries.score.board import Row
 
 Cell = str | int | float | None
 
@@ -38,6 +42,27 @@ def _text(cell: Cell) -> str:
     if cell is None:
         return "-"
     return f"{cell:.5f}" if isinstance(cell, float) else str(cell)
+
+
+def board(rows: Sequence[Row]) -> None:
+    """Print entries of one metric and split, and which these are."""
+    table(
+        [
+            {
+                "entry": row.name,
+                "valid": row.valid,
+                "±rows": brief(row.noise),
+                "±folds": brief(row.fold_deviation),
+                "public": row.public,
+                "private": row.private,
+                "test": row.test,
+                "gap": signed(row.gap),
+            }
+            for row in rows
+        ]
+    )
+    up = "higher" if rows[0].higher_is_better else "lower"
+    print(f"{rows[0].metric}, {up} is better; folds {rows[0].split[:12]}")
 
 
 def item(text: str, *, code: str | None = None) -> None:

@@ -7,6 +7,7 @@ Next:  `leaderboard` notes what it scored.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from batteries.score.ledger import Ledger
 
 FILE = "submission.csv"
 RECORD = "submission.json"
+_OF_CLASSES = ("accuracy", "f1")
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,13 @@ def submit(entry: Entry, experiment: Experiment, root: Path | str = "runs") -> S
         When the entry has no test predictions, or they do not fit the sample: ids, columns, types.
 
     """
-    predictions = entry.test()
+    oof, predictions = entry.oof(), entry.test()
     if predictions is None:
         raise SubmissionError(f"{entry.name} has no test predictions: its experiment's test_table() returns None")
-    table = submission_table(predictions, experiment.sample_submission(), experiment)
+    if len(oof) < entry.rows:
+        warnings.warn(f"{entry.name} is trained on some folds only; its test predictions are of those", stacklevel=2)
+    ranks = entry.config.get("how") == "rank"
+    table = submission_table(predictions, experiment.sample_submission(), experiment, ranks=ranks)
     text = table.write_csv().encode()
     for known in submissions(root):
         if known["entry"] == entry.name and known["sha256"] == sha256(text).hexdigest():
@@ -96,22 +101,31 @@ def _record(name: str, entry: Entry, digest: str, rows: int) -> dict[str, Any]:
     }
 
 
-def submission_table(predictions: Predictions, sample: pl.DataFrame | None, experiment: Experiment) -> pl.DataFrame:
+def submission_table(
+    predictions: Predictions, sample: pl.DataFrame | None, experiment: Experiment, *, ranks: bool = False
+) -> pl.DataFrame:
     """Return predictions in the columns, order and types of `sample`.
 
-    One column asked of several class probabilities takes the most probable class (its name, where the
-    experiment has `classes`); a column of whole numbers takes rounded predictions.
+    Several columns take the columns of the predictions: by name where they are the experiment's `classes`, else
+    in their order. One column of texts takes the most probable class by its name. One column of numbers takes
+    the predictions as they are (of two classes, the probability of the second), but the most probable class
+    where the metric judges classes (accuracy, f1) or there are more than two.
+
+    Parameters
+    ----------
+    ranks
+        Whether the predictions are ranks: an order, from which no class can be chosen.
     """
     if sample is None:
         sample = pl.DataFrame({experiment.id: predictions.ids, experiment.target: np.zeros(len(predictions))})
         sample = _typed_like(sample, experiment, predictions)
     asked, columns = _sample_parts(sample, predictions)
     values = predictions.align(asked).values
-    names = [name for name in sample.columns if name != asked.name]
-    filled = [
-        _column(name, values[:, position] if columns > 1 else values, sample[name], experiment)
-        for position, name in enumerate(names)
-    ]
+    names = sample.columns[1:]
+    if columns > 1:
+        filled = [pl.Series(name, values[:, place]) for name, place in _places(names, experiment).items()]
+    else:
+        filled = [_column(sample.to_series(1), values, experiment, ranks=ranks)]
     table = pl.DataFrame([asked, *filled])
     check_submission(table, sample)
     return table
@@ -148,17 +162,28 @@ def _sample_parts(sample: pl.DataFrame, predictions: Predictions) -> tuple[pl.Se
     return asked, wanted
 
 
-def _column(name: str, values: NDArray[Any], like: pl.Series, experiment: Experiment) -> pl.Series:
-    if values.ndim == 2 or (like.dtype == pl.String and experiment.classes):
+def _places(names: Sequence[str], experiment: Experiment) -> dict[str, int]:
+    """Which column of the predictions each column of the sample takes."""
+    classes = list(experiment.classes or ())
+    if set(names) & set(classes):
+        if set(names) != set(classes):
+            raise SubmissionError(f"columns of the sample are {list(names)}, classes of the experiment {classes}")
+        return {name: classes.index(name) for name in names}
+    return {name: place for place, name in enumerate(names)}
+
+
+def _column(like: pl.Series, values: NDArray[Any], experiment: Experiment, *, ranks: bool) -> pl.Series:
+    several = values.ndim == 2 and values.shape[1] > 2
+    if like.dtype == pl.String or several or experiment.metric.name in _OF_CLASSES:
+        if ranks and not several:
+            raise SubmissionError("the predictions are ranks, which choose no class; submit another blend")
         codes = most_probable(values)
-        if like.dtype == pl.String and experiment.classes:
-            return pl.Series(name, [experiment.classes[code] for code in codes])
-        values = codes
-    if like.dtype == pl.String:
-        raise SubmissionError(f"column {name!r} of the sample holds texts; give the experiment classes = (...)")
-    if like.dtype.is_integer() and values.dtype.kind == "f":
-        values = np.rint(values)
-    return pl.Series(name, values).cast(like.dtype if like.dtype.is_integer() else pl.Float64)
+        if like.dtype != pl.String:
+            return pl.Series(like.name, codes)
+        if not experiment.classes:
+            raise SubmissionError(f"column {like.name!r} of the sample holds texts; add classes = (...)")
+        return pl.Series(like.name, [experiment.classes[code] for code in codes])
+    return pl.Series(like.name, values[:, 1] if values.ndim == 2 else values)
 
 
 def check_submission(table: pl.DataFrame, sample: pl.DataFrame) -> None:

@@ -172,6 +172,16 @@ def describe(error: BaseException, folder: Path) -> str:
     return f"{Path(last.filename).name}, line {last.lineno}, in {last.name}: {kind}"
 
 
+def culprit(error: BaseException, folder: Path) -> tuple[str, bool]:
+    """What failed, and whether it was the user's code: a frame in their folder, or a method called on an experiment."""
+    text = describe(error, folder)
+    if text != f"{type(error).__name__}: {error}":
+        return text, True
+    lines = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)]
+    calls = [call.group(1) for line in lines if (call := re.search(r"\bexperiment\.(\w+)\(", line))]
+    return (f"in {calls[-1]}: {text}", True) if calls else (text, False)
+
+
 def experiment_name(experiment: Experiment) -> str:
     """`DigitsMlp` -> `digits-mlp`: what its runs are called."""
     return re.sub(r"(?<=[^A-Z_])(?=[A-Z])", "-", type(experiment).__name__).strip("_").lower()

@@ -42,11 +42,18 @@ class Row:
     fold_deviation: float | None
     folds: str
     """`5/5`: folds with a score, of all."""
+    split: str
+    """Digest of the folds."""
     public: float | None
     private: float | None
     test: float | None
     gap: float | None
     """Test minus validation."""
+
+    @property
+    def group(self) -> tuple[str, bool, str]:
+        """Rows of one group compare: the same metric on the same split."""
+        return self.metric, self.higher_is_better, self.split
 
     @property
     def missing_folds(self) -> bool:
@@ -64,7 +71,7 @@ def record(entry: Entry, experiment: Experiment, root: Path | str) -> float:
 
     What is known already is not entered twice, so it can be called after every training.
     """
-    oof, metric = entry.oof(), experiment.metric
+    oof, metric = entry.oof(), entry.metric_of(experiment)
     assert oof.targets is not None
     assert oof.folds is not None
     value = metric(oof.targets, oof.values)
@@ -83,10 +90,13 @@ def record(entry: Entry, experiment: Experiment, root: Path | str) -> float:
 def scores(root: Path | str = "runs") -> list[Row]:
     """Return the board of a folder of runs, best validation first.
 
+    Scores of different metrics or splits do not compare: rows of one metric on one split stand together,
+    the group with the newest entry first.
+
     Raises
     ------
     UsageError
-        When there is no ledger yet.
+        When there is no ledger yet, or nothing in it.
 
     """
     root = Path(root)
@@ -94,8 +104,11 @@ def scores(root: Path | str = "runs") -> list[Row]:
         raise UsageError(f"{root} has no ledger; batteries train makes it, or enters what is complete there already")
     with Ledger(root) as ledger:
         entries, events = ledger.entries(), ledger.scores()
+    if not entries:
+        raise UsageError(f"{root} has a ledger without entries; train something first: batteries train")
     rows = [_row(entry, [e for e in events if e["entry"] == entry["name"]]) for entry in entries]
-    return sorted(rows, key=lambda row: _direction(row).order(row.valid))
+    newest = {row.group: place for place, row in enumerate(rows)}
+    return sorted(rows, key=lambda row: (-newest[row.group], _direction(row).order(row.valid)))
 
 
 def _direction(row: Row) -> Metric:
@@ -121,6 +134,7 @@ def _row(entry: dict[str, Any], events: Sequence[dict[str, Any]]) -> Row:
         fold_mean=float(np.mean(folds)) if folds else None,
         fold_deviation=float(np.std(folds, ddof=1)) if len(folds) > 1 else None,
         folds=f"{len(folds)}/{entry['config']['folds']['n']}",
+        split=entry["folds"],
         public=value.get("public"),
         private=value.get("private"),
         test=test,

@@ -75,8 +75,18 @@ class Entry:
         )
 
     def metric(self) -> Metric:
-        """The metric with its function, from the experiment's file."""
-        return self.experiment().metric
+        """The metric with its function, from the experiment's file; refused when it is another one by now."""
+        return self.metric_of(self.experiment())
+
+    def metric_of(self, experiment: Experiment) -> Metric:
+        """The metric of `experiment`, refused unless it is the one this entry is scored by."""
+        metric, own = experiment.metric, self.direction
+        if (metric.name, metric.higher_is_better) != (own.name, own.higher_is_better):
+            raise UsageError(
+                f"{self.name} is scored by {own.name}, {self.config['experiment']['file']} says {metric.name} now;"
+                " put the metric back, or train a new run"
+            )
+        return metric
 
 
 def open_entry(root: Path | str, name: str) -> Entry:
