@@ -145,3 +145,13 @@ def test_callables_of_one_name_in_one_place_are_one_value() -> None:
 
     same: Callable[[int, int], float] = schedule
     assert to_plain(same) == f"{__name__}:{schedule.__qualname__}"
+
+
+def test_a_list_is_typed_as_json() -> None:
+    @dataclass
+    class Layers:
+        hidden: tuple[int, ...] = (8,)
+
+    assert parse_overrides(Layers, ["hidden=[64,32]"]) == {"hidden": (64, 32)}
+    with pytest.raises(ConfigError, match="Layers.hidden = '8,8'"):
+        parse_overrides(Layers, ["hidden=8,8"])

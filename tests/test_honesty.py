@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import batteries as bt
+from batteries.cli.app import main
 from batteries.errors import DataError, Interrupted, NotSafeError, ResumeError, UsageError
 from batteries.train import stage as stage_module
 
@@ -123,3 +124,14 @@ def test_a_path_with_a_question_mark_keeps_its_ledger(tmp_path: Path) -> None:
     bt.Ledger(folder).close()
     assert (folder / "ledger.db").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("sp")] == [folder.name]
+
+
+def test_a_lost_ledger_is_written_again_from_the_folders(toy_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    entry = trained(toy_folder)
+    before = bt.scores(ROOT)
+    bt.submit(entry, bt.load_experiment(toy_folder), ROOT)
+    (ROOT / "ledger.db").unlink()
+    assert main(["scores"]) == 0
+    assert "runs/ledger.db was lost; 1 entries are entered again" in capfd.readouterr().err
+    assert bt.scores(ROOT) == before
+    assert bt.leaderboard("submission-001", 0.9, ROOT) == "toy-001"

@@ -8,6 +8,7 @@ Next:  `experiment` builds on it; a run keeps the values beside its results.
 from __future__ import annotations
 
 import dataclasses
+import json
 import numbers
 import typing
 from collections.abc import Mapping, Sequence
@@ -56,8 +57,16 @@ def parse_overrides(cls: type, texts: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set {text!r}: write name=value")
-        pairs[name.strip()] = value.strip()
+        pairs[name.strip()] = _listed(value.strip())
     return check_values(cls, pairs)
+
+
+def _listed(text: str) -> Any:
+    """A list where the text is one in JSON, such as `[64,32]`; else the text."""
+    try:
+        return json.loads(text) if text.startswith("[") else text
+    except ValueError:
+        return text
 
 
 def check_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

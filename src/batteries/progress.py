@@ -31,7 +31,7 @@ class Progress:
         self._bar: _Bar | None = None
 
     def __enter__(self) -> Progress:
-        if self._show and (sys.stderr.isatty() or _in_notebook()):
+        if self._show and ((sys.stderr is not None and sys.stderr.isatty()) or _in_notebook()):
             self._bar = _Bar(self._title)
         self._next = time.monotonic() + (_BAR_EVERY if self._bar else self._pause)
         return self

@@ -155,9 +155,17 @@ def _experiment(context: typer.Context, file: str, set_: list[str], seed: int | 
 @app.command()
 def scores(context: typer.Context, json: Json = False) -> None:
     """Step 5: the board: validation, leaderboard, test, gaps."""
+    from batteries.score.board import restore
     from batteries.score.board import scores as board
+    from batteries.score.entry import all_entries
 
-    rows = board(_root(context))
+    root = _root(context)
+    if not (root / "ledger.db").exists() and all_entries(root):
+        print(f"warning: {root}/ledger.db was lost; {restore(root)} entries are entered again from", file=sys.stderr)
+        print(
+            "their folders, leaderboard and test scores are not: batteries leaderboard, batteries test", file=sys.stderr
+        )
+    rows = board(root)
     if json:
         show.as_json([row.plain() for row in rows])
         return

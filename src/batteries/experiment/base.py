@@ -108,7 +108,11 @@ class Experiment:
         return self.loss(model(batch.inputs), batch.targets)
 
     def predict_step(self, model: nn.Module, inputs: Any) -> Tensor:
-        """Return what is stored and scored: shape (n,) or (n, columns). Classifiers: probabilities."""
+        """Return what is stored and scored: shape (n,) or (n, columns). Classifiers: probabilities.
+
+        In a stage with `bf16` or `fp16`, outputs of the model have about three digits; call `.float()` on
+        them before any arithmetic that needs more, such as scaling back a regression target.
+        """
         outputs: Tensor = model(inputs)
         return outputs
 

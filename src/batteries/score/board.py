@@ -142,9 +142,19 @@ def _row(entry: dict[str, Any], events: Sequence[dict[str, Any]]) -> Row:
     )
 
 
-def blends(root: Path | str = "runs") -> list[Entry]:
-    """Every blend, with its members and weights in its config."""
-    return [entry for entry in all_entries(Path(root)) if entry.kind == "blend"]
+def restore(root: Path | str = "runs") -> int:
+    """Enter every entry and submission of the folders into the ledger again; return how many entries there are.
+
+    What only the ledger knew, leaderboard and test scores, does not come back.
+    """
+    root = Path(root)
+    entries = all_entries(root)
+    for entry in entries:
+        record(entry, entry.experiment(), root)
+    with Ledger(root) as ledger:
+        for made in submissions(root):
+            ledger.add_submission(**{key: made[key] for key in ("name", "entry", "file", "sha256", "rows")})
+    return len(entries)
 
 
 def submissions(root: Path | str = "runs") -> list[dict[str, Any]]:

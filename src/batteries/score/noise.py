@@ -43,7 +43,7 @@ def resampled(
 def _score(metric: Metric, targets: NDArray[Any], predictions: NDArray[Any]) -> float:
     try:
         return metric(targets, predictions)
-    except ValueError:
+    except (ValueError, ArithmeticError, IndexError):  # undefined on this draw, such as one class only
         return float("nan")
 
 
