@@ -153,5 +153,5 @@ def test_a_list_is_typed_as_json() -> None:
         hidden: tuple[int, ...] = (8,)
 
     assert parse_overrides(Layers, ["hidden=[64,32]"]) == {"hidden": (64, 32)}
-    with pytest.raises(ConfigError, match="Layers.hidden = '8,8'"):
+    with pytest.raises(ConfigError, match=r"Layers\.hidden = '8,8'"):
         parse_overrides(Layers, ["hidden=8,8"])

@@ -161,10 +161,8 @@ def scores(context: typer.Context, json: Json = False) -> None:
 
     root = _root(context)
     if not (root / "ledger.db").exists() and all_entries(root):
-        print(f"warning: {root}/ledger.db was lost; {restore(root)} entries are entered again from", file=sys.stderr)
-        print(
-            "their folders, leaderboard and test scores are not: batteries leaderboard, batteries test", file=sys.stderr
-        )
+        found = f"{root}/ledger.db was lost; {restore(root)} entries are entered again from their folders"
+        print(f"warning: {found}; leaderboard and test scores are not", file=sys.stderr)
     rows = board(root)
     if json:
         show.as_json([row.plain() for row in rows])
