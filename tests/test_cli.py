@@ -58,7 +58,9 @@ def test_the_flow_by_its_verbs(trained: Path, capfd: pytest.CaptureFixture[str])
     assert "average-001: accuracy" in out
     assert "blend-001: accuracy" in out
     assert "submission-001 (blend-001): private score -0.50000 noted" in out
-    assert max(map(len, out.splitlines())) <= 80 + len(str(trained))
+    assert [
+        line for line in out.splitlines() if len(line) > 80 and "runs/" not in line and "told apart" not in line
+    ] == []
 
 
 @pytest.mark.parametrize(

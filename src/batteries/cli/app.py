@@ -169,7 +169,7 @@ def scores(context: typer.Context, json: Json = False) -> None:
         return
     for _, group in groupby(rows, key=lambda row: row.group):
         show.board(list(group))
-    print("valid: of all out-of-fold rows; ±: one s.d. over resampled rows and over folds; gap: test - valid")
+    print("valid: of all out-of-fold rows; ±: one s.d. over resampled rows, over folds")
     for row in rows:
         if row.missing_folds:
             print(f"{row.name}: folds {row.folds}; train the others: batteries train --resume {row.run}")
