@@ -21,6 +21,9 @@ import typer
 from batteries.cli import show
 from batteries.errors import BatteriesError, Interrupted, UsageError
 
+ROOT = Path("runs")
+"""Of the experiment folder, in which every verb works."""
+
 app = typer.Typer(
     name="batteries",
     help="The whole experiment flow: study, folds, training, scores, blends, submissions, report.",
@@ -47,37 +50,30 @@ def everything(
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; make one: batteries new NAME")
     context.with_resource(chdir(folder))
-    context.obj = Path()
-
-
-def _root(context: typer.Context) -> Path:
-    folder: Path = context.obj
-    return folder / "runs"
 
 
 @app.command()
 def new(
-    context: typer.Context,
     name: Annotated[str, typer.Argument(help="The new folder.")],
     template: Annotated[str, typer.Option(help="What to start from.")] = "images",
 ) -> None:
     """Make an experiment folder that already runs on real data."""
     from batteries.prepare.new import new as make
 
-    folder = make(name, template=template, parent=context.obj)
+    folder = make(name, template=template, parent=Path())
     files = ", ".join(sorted(path.name for path in folder.iterdir()))
     print(f"{folder}: {files}. Next: cd {folder} && batteries study")
 
 
 @app.command()
-def study(context: typer.Context, experiment: File = "experiment.py", json: Json = False) -> None:
+def study(experiment: File = "experiment.py", json: Json = False) -> None:
     """Step 0: look at the data; plots and advice."""
     from batteries.experiment import load_experiment
     from batteries.prepare.study import study as look
     from batteries.report.page import write_study_page
 
-    found = look(load_experiment(context.obj, experiment))
-    page = write_study_page(found, _root(context))
+    found = look(load_experiment(Path(), experiment))
+    page = write_study_page(found, ROOT)
     if json:
         show.as_json(found.plain())
         return
@@ -87,23 +83,22 @@ def study(context: typer.Context, experiment: File = "experiment.py", json: Json
 
 
 @app.command()
-def split(context: typer.Context, experiment: File = "experiment.py", json: Json = False) -> None:
+def split(experiment: File = "experiment.py", json: Json = False) -> None:
     """Step 0: make the folds, once, and check them ever after."""
     from batteries.experiment import load_experiment
     from batteries.prepare.folds import split as make
 
-    folds = make(load_experiment(context.obj, experiment), _root(context))
+    folds = make(load_experiment(Path(), experiment), ROOT)
     rows = [{"fold": fold, "rows": len(folds.held_out(fold))} for fold in range(folds.n)]
     if json:
         show.as_json({"strategy": folds.strategy, "digest": folds.digest, "folds": rows})
         return
     show.table(rows)
-    print(f"{folds.strategy}, digest {folds.digest[:12]}: {_root(context) / 'folds.parquet'}")
+    print(f"{folds.strategy}, digest {folds.digest[:12]}: {ROOT / 'folds.parquet'}")
 
 
 @app.command()
 def train(
-    context: typer.Context,
     experiment: File = "experiment.py",
     set_: Set = [],  # noqa: B006 - typer copies it
     seed: Seed = None,
@@ -117,11 +112,10 @@ def train(
     from batteries.score.entry import open_entry
     from batteries.train.run import train_run
 
-    found = _experiment(context, experiment, set_, seed, resume)
-    root = _root(context)
+    found = _experiment(experiment, set_, seed, resume)
     say = (lambda text: print(text, file=sys.stderr)) if json else _say
-    run = train_run(found, root, device=device, folds=fold, resume=resume, progress=not json, say=say)
-    valid = record(open_entry(root, run.name), found, root)
+    run = train_run(found, ROOT, device=device, folds=fold, resume=resume, progress=not json, say=say)
+    valid = record(open_entry(ROOT, run.name), found, ROOT)
     done = len(run.finished_folds())
     if json:
         show.as_json({"run": run.name, "metric": found.metric.name, "valid": valid, "folds": done})
@@ -138,32 +132,31 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _experiment(context: typer.Context, file: str, set_: list[str], seed: int | None, resume: str | None) -> Any:
+def _experiment(file: str, set_: list[str], seed: int | None, resume: str | None) -> Any:
     """The experiment as typed; with `resume`, as its run recorded it."""
     from batteries.experiment import load_experiment
     from batteries.train.record import Run
 
     overrides = [*set_, *([] if seed is None else [f"seed={seed}"])]
     if resume is None:
-        return load_experiment(context.obj, file, overrides=overrides)
+        return load_experiment(Path(), file, overrides=overrides)
     if overrides:
         raise UsageError("--resume takes the fields of the run; leave out --set and --seed")
-    config = Run.open(_root(context) / resume).config
-    return load_experiment(context.obj, config["experiment"]["file"], values=config["fields"])
+    config = Run.open(ROOT / resume).config
+    return load_experiment(Path(), config["experiment"]["file"], values=config["fields"])
 
 
 @app.command()
-def scores(context: typer.Context, json: Json = False) -> None:
+def scores(json: Json = False) -> None:
     """Step 5: the board: validation, leaderboard, test, gaps."""
     from batteries.score.board import restore
     from batteries.score.board import scores as board
     from batteries.score.entry import all_entries
 
-    root = _root(context)
-    if not (root / "ledger.db").exists() and all_entries(root):
-        found = f"{root}/ledger.db was lost; {restore(root)} entries are entered again from their folders"
+    if not (ROOT / "ledger.db").exists() and all_entries(ROOT):
+        found = f"{ROOT}/ledger.db was lost; {restore(ROOT)} entries are entered again from their folders"
         print(f"warning: {found}; leaderboard and test scores are not", file=sys.stderr)
-    rows = board(root)
+    rows = board(ROOT)
     if json:
         show.as_json([row.plain() for row in rows])
         return
@@ -177,7 +170,6 @@ def scores(context: typer.Context, json: Json = False) -> None:
 
 @app.command()
 def average(
-    context: typer.Context,
     run: Annotated[str, typer.Argument(help="The run whose checkpoints are averaged.")],
     best: Annotated[int, typer.Option(help="How many of the best checkpoints of each fold.")] = 3,
     device: On = "auto",
@@ -189,16 +181,14 @@ def average(
     from batteries.score.entry import open_entry
     from batteries.train.record import Run
 
-    root = _root(context)
-    before = open_entry(root, run)
+    before = open_entry(ROOT, run)
     experiment = before.experiment()
-    entry = make(Run.open(before.folder), experiment, root, best=best, device=device, progress=not json)
-    _made(entry, record(entry, experiment, root), [before], json)
+    entry = make(Run.open(before.folder), experiment, ROOT, best=best, device=device, progress=not json)
+    _made(entry, record(entry, experiment, ROOT), [before], json)
 
 
 @app.command()
 def blend(
-    context: typer.Context,
     entries: Annotated[list[str], typer.Argument(help="Runs, averages, blends.")],
     how: Annotated[Literal["mean", "geometric", "power", "rank"], typer.Option(help="Formula.")] = "mean",
     weights: Annotated[str | None, typer.Option(help="One a member: 2,1,1; equal by default.")] = None,
@@ -210,10 +200,9 @@ def blend(
     from batteries.score.board import record
     from batteries.score.entry import open_entry
 
-    root = _root(context)
-    members = [open_entry(root, name) for name in entries]
-    entry = blend_entries(members, root, how=how, weights=_numbers(weights), power=power)
-    _made(entry, record(entry, members[0].experiment(), root), members, json)
+    members = [open_entry(ROOT, name) for name in entries]
+    entry = blend_entries(members, ROOT, how=how, weights=_numbers(weights), power=power)
+    _made(entry, record(entry, members[0].experiment(), ROOT), members, json)
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -238,7 +227,6 @@ def _made(entry: Any, valid: float, parts: Sequence[Any], json: bool) -> None:
 
 @app.command()
 def submit(
-    context: typer.Context,
     entry: Annotated[str, typer.Argument(help="The entry whose test predictions are sent.")],
     json: Json = False,
 ) -> None:
@@ -246,8 +234,8 @@ def submit(
     from batteries.combine.submission import submit as write
     from batteries.score.entry import open_entry
 
-    chosen = open_entry(_root(context), entry)
-    made = write(chosen, chosen.experiment(), _root(context))
+    chosen = open_entry(ROOT, entry)
+    made = write(chosen, chosen.experiment(), ROOT)
     if json:
         show.as_json({"submission": made.name, "file": str(made.path), "sha256": made.sha256, "rows": len(made.table)})
         return
@@ -257,7 +245,6 @@ def submit(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def leaderboard(
-    context: typer.Context,
     submission: Annotated[str, typer.Argument(help="submission-001")],
     score: Annotated[float, typer.Argument(help="What the leaderboard said.")],
     private: Annotated[bool, typer.Option("--private", help="The score of the private part.")] = False,
@@ -266,7 +253,7 @@ def leaderboard(
     """Step 5: note what the leaderboard said of a submission."""
     from batteries.score.leaderboard import leaderboard as note
 
-    entry = note(submission, score, _root(context), private=private)
+    entry = note(submission, score, ROOT, private=private)
     board = "private" if private else "public"
     if json:
         show.as_json({"submission": submission, "entry": entry, "board": board, "score": score})
@@ -276,7 +263,6 @@ def leaderboard(
 
 @app.command()
 def test(
-    context: typer.Context,
     entries: Annotated[list[str] | None, typer.Argument(help="Entries; all by default.")] = None,
     json: Json = False,
 ) -> None:
@@ -284,11 +270,10 @@ def test(
     from batteries.score.entry import all_entries, open_entry
     from batteries.score.holdout import test as check
 
-    root = _root(context)
-    chosen = [open_entry(root, name) for name in entries] if entries else all_entries(root)
+    chosen = [open_entry(ROOT, name) for name in entries] if entries else all_entries(ROOT)
     if not chosen:
-        raise UsageError(f"{root} has no entry to test; train something first: batteries train")
-    results = [check(entry, root) for entry in chosen]
+        raise UsageError(f"{ROOT} has no entry to test; train something first: batteries train")
+    results = [check(entry, ROOT) for entry in chosen]
     if json:
         show.as_json([result.plain() for result in results])
         return
@@ -311,7 +296,6 @@ def test(
 
 @app.command()
 def compare(
-    context: typer.Context,
     first: Annotated[str, typer.Argument(help="An entry.")],
     second: Annotated[str, typer.Argument(help="Another one on the same folds.")],
     json: Json = False,
@@ -320,7 +304,7 @@ def compare(
     from batteries.improve.compare import compare as judge
     from batteries.score.entry import open_entry
 
-    one, other = (open_entry(_root(context), name) for name in (first, second))
+    one, other = (open_entry(ROOT, name) for name in (first, second))
     result = judge(one, other, one.metric())
     if json:
         show.as_json(result.plain())
@@ -343,22 +327,21 @@ def compare(
 
 
 @app.command()
-def report(context: typer.Context) -> None:
+def report() -> None:
     """Steps 0-8 as one page with plots."""
     from batteries.report.page import write_report
 
-    print(f"the report: {write_report(_root(context))}")
+    print(f"the report: {write_report(ROOT)}")
 
 
 @app.command()
 def demo(
-    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Where to make the experiment folder.")] = Path("demo"),
 ) -> None:
     """Walk the whole flow on real handwritten digits."""
     from batteries.cli.demo import walk
 
-    walk(context.obj / folder, lambda arguments: app(arguments, standalone_mode=False))
+    walk(folder, lambda arguments: app(arguments, standalone_mode=False))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -68,10 +68,10 @@ def submit(entry: Entry, experiment: Experiment, root: Path | str = "runs") -> S
     ranks = entry.config.get("how") == "rank"
     table = submission_table(predictions, experiment.sample_submission(), experiment, ranks=ranks)
     text = table.write_csv().encode()
-    for known in submissions(root):
-        if known["entry"] == entry.name and known["sha256"] == sha256(text).hexdigest():
-            return _noted(Submission(Path(root) / known["name"] / FILE, entry.name, known["sha256"], table), entry)
     digest = sha256(text).hexdigest()
+    for known in submissions(root):
+        if known["entry"] == entry.name and known["sha256"] == digest:
+            return _noted(Submission(Path(root) / known["name"] / FILE, entry.name, digest, table), entry)
 
     def fill(folder: Path, name: str) -> None:
         write_atomic(folder / FILE, lambda file: file.write(text))
