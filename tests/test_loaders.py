@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from batteries.errors import ExperimentError
+from batteries.errors import ExperimentError, UsageError
 from batteries.experiment import Batch
 from batteries.prepare.seed import random_state
-from batteries.train.loaders import Loader, grouped
+from batteries.train.loaders import Loader, Share, grouped
 
 NUMBERS = torch.arange(23.0)
 
@@ -84,6 +84,57 @@ def test_an_epoch_begun_at_a_batch_is_the_rest_of_the_whole_epoch(
     assert same(list(loader.epoch(epoch, start=start)), whole[start:])
     assert len(whole) == len(loader)
     assert sorted(torch.cat([batch.rows for batch in whole]).tolist()) == list(range(size))
+
+
+@given(size=st.integers(1, 60), batch_size=st.integers(1, 17), world=st.integers(1, 6), epoch=st.integers(0, 2))
+def test_shares_put_together_are_the_batches_of_one_process(size: int, batch_size: int, world: int, epoch: int) -> None:
+    loader = shuffled(batch_size=batch_size, dataset=(torch.arange(size), torch.arange(size)))
+    whole = list(loader.epoch(epoch))
+    shares = [list(loader.epoch(epoch, share=Share(rank=rank, world=world))) for rank in range(world)]
+    for number, batch in enumerate(whole):
+        pieces = [share[number].rows for share in shares]
+        assert loader.batch_len(number) == batch.size
+        if batch.size < world:
+            assert all(torch.equal(piece, batch.rows) for piece in pieces)
+            continue
+        assert torch.equal(torch.cat(pieces), batch.rows)
+        assert all(torch.equal(a, b) for a, b in zip(pieces, batch.rows.tensor_split(world), strict=True))
+        lengths = [len(piece) for piece in pieces]
+        assert max(lengths) - min(lengths) <= 1
+    assert {len(share) for share in shares} == {len(whole)}
+
+
+@given(size=st.integers(1, 60), batch_size=st.integers(1, 17), world=st.integers(1, 6), data=st.data())
+def test_whole_batches_dealt_to_ranks_are_the_batches_of_one_process(
+    size: int, batch_size: int, world: int, data: st.DataObject
+) -> None:
+    loader = shuffled(batch_size=batch_size, dataset=(torch.arange(size), torch.arange(size)))
+    whole = list(loader.epoch(1))
+    start = data.draw(st.integers(0, len(whole)))
+    for rank in range(world):
+        share = Share(rank=rank, world=world, whole=True)
+        assert same(list(loader.epoch(1, share=share)), whole[rank::world])
+        later = [batch for number, batch in enumerate(whole) if number >= start and number % world == rank]
+        assert same(list(loader.epoch(1, start=start, share=share)), later)
+
+
+@pytest.mark.parametrize("share", [Share(rank=1, world=2), Share(rank=1, world=2, whole=True)])
+def test_a_rank_reads_its_own_samples_only(share: Share) -> None:
+    dataset = Counted()
+    batches = list(Loader(dataset, batch_size=4).epoch(0, share=share))
+    assert dataset.read == torch.cat([batch.rows for batch in batches]).tolist()
+    assert len(dataset.read) < 7
+
+
+@pytest.mark.parametrize(("rank", "world"), [(-1, 2), (2, 2), (0, 0)])
+def test_a_rank_outside_the_world_is_refused(rank: int, world: int) -> None:
+    with pytest.raises(UsageError, match=f"0 <= rank < world, got rank {rank} of {world}"):
+        Share(rank=rank, world=world)
+
+
+def test_a_batch_past_the_end_has_no_length() -> None:
+    with pytest.raises(UsageError, match="has the batches 0 to 5, got 6"):
+        shuffled().batch_len(6)
 
 
 def test_the_ragged_last_batch_is_kept_and_rows_name_the_samples() -> None:

@@ -8,7 +8,7 @@ Next:  the loop trains and predicts with them.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import islice
@@ -19,9 +19,43 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from batteries.errors import ExperimentError
+from batteries.errors import ExperimentError, UsageError
 from batteries.experiment.base import Batch
 from batteries.prepare.seed import derive_seed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """Which part of an epoch one of several processes reads.
+
+    The batches of an epoch are the same for any number of processes; only who reads what differs.
+    To train, each rank reads its own piece of every batch: pieces lie side by side in the order of
+    the ranks and differ by at most one sample, as `torch.tensor_split` cuts. A batch with fewer
+    samples than there are ranks goes to every rank whole, so that none is left without a step; the
+    loop weighs it. To evaluate, `whole=True` deals whole batches out in turn: rank, rank + world, ...
+
+    >>> loader = Loader(torch.arange(7), batch_size=4, labelled=False)
+    >>> [batch.rows.tolist() for batch in loader.epoch(0, share=Share(rank=1, world=2))]
+    [[2, 3], [6]]
+    >>> [batch.rows.tolist() for batch in loader.epoch(0, share=Share(rank=1, world=2, whole=True))]
+    [[4, 5, 6]]
+    """
+
+    rank: int = 0
+    world: int = 1
+    """Number of processes."""
+    whole: bool = False
+    """Whole batches in turn, not a piece of each."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise UsageError(f"a share needs 0 <= rank < world, got rank {self.rank} of {self.world}")
+
+    def of(self, groups: Sequence[Tensor], first: int = 0) -> list[Tensor]:
+        """This rank's rows of the batches `first`, `first + 1`, ... of an epoch; batch numbers decide whose it is."""
+        if self.whole:
+            return [rows for number, rows in enumerate(groups, first) if number % self.world == self.rank]
+        return [rows if len(rows) < self.world else rows.tensor_split(self.world)[self.rank] for rows in groups]
 
 
 @dataclass
@@ -57,6 +91,12 @@ class Loader:
         """Batches in an epoch."""
         return -(-self.size // self.batch_size)
 
+    def batch_len(self, number: int) -> int:
+        """Samples of batch `number` of an epoch, over all ranks."""
+        if not 0 <= number < len(self):
+            raise UsageError(f"an epoch has the batches 0 to {len(self) - 1}, got {number}")
+        return min(self.batch_size, self.size - number * self.batch_size)
+
     def order(self, epoch: int) -> Tensor:
         """Rows in the order of an epoch: int64, shape (size,)."""
         if not self.shuffle:
@@ -64,9 +104,9 @@ class Loader:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", epoch))
         return torch.randperm(self.size, generator=generator)
 
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from batch number `start` on; skipped ones are never read."""
-        groups = torch.split(self.order(epoch), self.batch_size)[start:]
+    def epoch(self, epoch: int, *, start: int = 0, share: Share = Share()) -> Iterator[Batch]:
+        """Yield this rank's share of an epoch from batch number `start` on; nothing else is read."""
+        groups = share.of(torch.split(self.order(epoch), self.batch_size)[start:], start)
         if self._tensors:
             yield from map(self._gather, groups)
         else:
@@ -77,7 +117,7 @@ class Loader:
         inputs, targets = self._tensors
         return Batch(inputs[rows], None if targets is None else targets[rows], rows)
 
-    def _load(self, epoch: int, groups: tuple[Tensor, ...]) -> Iterator[Batch]:
+    def _load(self, epoch: int, groups: list[Tensor]) -> Iterator[Batch]:
         loader = DataLoader(
             _Seeded(self.dataset, derive_seed(self.seed, "sample", epoch)),
             batch_sampler=[rows.tolist() for rows in groups],
