@@ -3,12 +3,52 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from batteries.errors import CorruptError
+from batteries.errors import CorruptError, ResourceError
 from batteries.train.log import MetricLog, read_metrics
+
+
+class Kept:
+    """A tracker that remembers."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, dict[str, float]]] = []
+        self.closed = 0
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self.seen.append((step, dict(values)))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Failing(Kept):
+    """A tracker whose server went away, or that cannot say goodbye."""
+
+    def __init__(self, *, at: str) -> None:
+        super().__init__()
+        self.at = at
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        super().write(step, values)
+        if self.at == "write":
+            raise ConnectionError("no route")
+
+    def close(self) -> None:
+        raise ConnectionError("no goodbye")
+
+
+def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
 
 
 def test_lines_are_appended_and_read_back(tmp_path: Path) -> None:
@@ -60,13 +100,151 @@ def test_a_half_written_last_line_is_left_out_and_a_broken_one_before_it_is_refu
     assert read_metrics(tmp_path / "none.jsonl") == []
 
 
-def test_numbers_go_to_tensorboard_too(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_a_line_that_a_crash_tore_is_cut_when_the_log_is_opened_again(tmp_path: Path) -> None:
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        (tmp_path / name).write_text('{"step": 1}\n{"step": 2, "lo' + "o" * 10_000)
+    with MetricLog(tmp_path, tensorboard=False) as log:
+        log.write(step=2)
+        log.measure(step=2)
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        assert (tmp_path / name).read_text() == '{"step": 1}\n{"step": 2}\n'
 
+
+def test_a_file_of_one_torn_line_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"st')
+    with MetricLog(tmp_path, tensorboard=False) as log:
+        assert log.position() == 0
+
+
+def test_the_position_counts_every_byte_and_needs_no_disk(tmp_path: Path) -> None:
+    with MetricLog(tmp_path, tensorboard=False) as log:
+        for step in range(3):
+            log.write(step=step, name="ä", **{"train/loss": float("nan")})
+            assert log.position() == (tmp_path / "metrics.jsonl").stat().st_size
+    assert log.position() == (tmp_path / "metrics.jsonl").stat().st_size
+
+
+def test_another_thread_may_wait_for_the_disk_also_after_the_end(tmp_path: Path) -> None:
+    failed: list[BaseException] = []
+
+    def sync(log: MetricLog) -> None:
+        try:
+            for _ in range(20):
+                log.sync()
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+
+    with MetricLog(tmp_path, tensorboard=False) as log:
+        thread = threading.Thread(target=sync, args=(log,))
+        thread.start()
+        for step in range(50):
+            log.write(step=step)
+    thread.join()
+    log.sync()
+    assert failed == []
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 50
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is one of Linux")
+def test_a_full_disk_is_said_and_stops(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    log = MetricLog(tmp_path, position=0, tensorboard=False)
+    with pytest.raises(ResourceError, match=r"metrics.jsonl: cannot be written \(No space left"):
+        log.write(step=1)
+    with pytest.raises(ResourceError):
+        log.close()
+
+
+def test_speed_goes_to_its_own_file_so_that_metrics_stay_equal(tmp_path: Path) -> None:
+    kept = Kept()
+    with MetricLog(tmp_path, trackers=[kept]) as log:
+        log.write(step=50, **{"train/loss": 0.5})
+        log.measure(step=50, **{"speed/samples_per_second": 1000, "speed/data_wait": 0.25})
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 50, "train/loss": 0.5}]
+    speed = {"speed/samples_per_second": 1000, "speed/data_wait": 0.25}
+    assert read_metrics(tmp_path / "timings.jsonl") == [{"step": 50, **speed}]
+    assert scalars(tmp_path, "speed/data_wait") == [(50, 0.25)]
+    assert kept.seen == [(50, {"train/loss": 0.5}), (50, speed)]
+
+
+def test_without_measurements_there_is_no_file_of_them(tmp_path: Path) -> None:
+    with MetricLog(tmp_path, tensorboard=False) as log:
+        log.write(step=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_numbers_go_to_tensorboard_too(tmp_path: Path) -> None:
     with MetricLog(tmp_path) as log:
         log.write(step=3, stage="head", **{"valid/auc": 0.75})
         log.write(step=4, **{"valid/auc": 0.875})
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("valid/auc")] == [(3, 0.75), (4, 0.875)]
+    assert scalars(tmp_path, "valid/auc") == [(3, 0.75), (4, 0.875)]
     assert events.Tags()["scalars"] == ["valid/auc"]
+
+
+def test_tensorboard_hides_the_lines_that_were_cut(tmp_path: Path) -> None:
+    with MetricLog(tmp_path) as log:
+        for step in (50, 100):
+            log.write(step=step, loss=step)
+        position = log.position()
+        for step in (150, 200):
+            log.write(step=step, loss=-step)
+    with MetricLog(tmp_path, position=position) as log:
+        log.write(step=160, loss=160)  # the first line need not stand where the first cut one stood
+    assert scalars(tmp_path, "loss") == [(50, 50), (100, 100), (160, 160)]
+
+
+def test_tensorboard_shows_every_stage_of_a_run_that_was_never_killed(tmp_path: Path) -> None:
+    position = None
+    for step in (1, 2, 3):
+        with MetricLog(tmp_path, position=position) as log:
+            log.write(step=step, loss=step)
+            position = log.position()
+    assert sorted(scalars(tmp_path, "loss")) == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_trackers_hear_numbers_only_and_are_closed_with_the_log(tmp_path: Path) -> None:
+    kept = Kept()
+    with MetricLog(tmp_path, tensorboard=False, trackers=[kept]) as log:
+        log.write(step=1, stage="head", epoch=2, lr=None, loss=0.5)
+    assert kept.seen == [(1, {"epoch": 2.0, "loss": 0.5})]
+    assert kept.closed == 1
+
+
+def test_a_tracker_that_fails_is_named_once_and_training_goes_on(tmp_path: Path) -> None:
+    failing, kept = Failing(at="write"), Kept()
+    with MetricLog(tmp_path, tensorboard=False, trackers=[failing, kept]) as log:
+        with pytest.warns(UserWarning, match=r"^Failing failed \(ConnectionError: no route\); it is left out"):
+            log.write(step=1, loss=0.5)
+        log.write(step=2, loss=0.25)
+    assert [step for step, _ in failing.seen] == [1]
+    assert [step for step, _ in kept.seen] == [1, 2]
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_tracker_that_cannot_close_keeps_no_other_from_closing(tmp_path: Path) -> None:
+    kept = Kept()
+    log = MetricLog(tmp_path, tensorboard=False, trackers=[Failing(at="close"), kept])
+    with pytest.warns(UserWarning, match="Failing failed .*no goodbye"):
+        log.close()
+    assert kept.closed == 1
+
+
+def test_tensorboard_that_fails_loses_no_line(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("a file is in the way")
+    with MetricLog(tmp_path) as log:
+        with pytest.warns(UserWarning, match=r"TensorBoard failed"):
+            log.write(step=1, loss=0.5)
+        log.write(step=2, loss=0.25)
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
+@pytest.mark.filterwarnings("ignore:TensorBoard failed")
+def test_a_tensorboard_folder_removed_while_training_loses_no_line(tmp_path: Path) -> None:
+    with MetricLog(tmp_path) as log:
+        log.write(step=1, loss=0.5)
+        shutil.rmtree(tmp_path / "tensorboard")
+        log.write(step=2, loss=0.25)
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]

@@ -1,8 +1,8 @@
-"""Log: what was measured while training, for programs (JSON lines) and for eyes (TensorBoard).
+"""Log: what was measured while training, for programs (JSON lines) and for eyes (TensorBoard, trackers).
 
 In:    a step and named numbers.
-Out:   metrics.jsonl, one object a line; TensorBoard events beside it.
-Next:  the report draws its curves from metrics.jsonl; TensorBoard shows them live.
+Out:   metrics.jsonl, one object a line; timings.jsonl, what depends on the machine; TensorBoard events.
+Next:  the report draws its curves from both; TensorBoard and trackers show them live.
 """
 
 from __future__ import annotations
@@ -10,35 +10,57 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from batteries.errors import CorruptError, ResourceError
+from batteries.train.trackers import TensorBoard, Tracker
+
+_encode = json.JSONEncoder(allow_nan=False).encode
+_PIECE = 1 << 12
+
+Value = float | str | None
 
 
 class MetricLog:
-    """Append named numbers to `folder/metrics.jsonl` and to TensorBoard events in `folder/tensorboard`.
+    """Append named numbers to `folder/metrics.jsonl`, to TensorBoard events in `folder/tensorboard`, to trackers.
 
-    Lines hold nothing that differs between two equal runs, so a resumed run's file equals an
-    uninterrupted one's. NaN is written as null.
+    Lines of `write` hold nothing that differs between two equal runs, so a resumed run's file equals an
+    uninterrupted one's; what depends on the machine's mood goes through `measure` to `timings.jsonl`.
+    NaN is written as null. The line is in the file before TensorBoard or a tracker hears of it; one of
+    them that fails is named in a warning and left out from there on.
 
     >>> with MetricLog("logs") as log:  # doctest: +SKIP
     ...     log.write(step=100, **{"train/loss": 0.31, "valid/auc": 0.93})
+    ...     log.measure(step=100, **{"speed/samples_per_second": 5210.0})
     """
 
-    def __init__(self, folder: Path | str, *, position: int | None = None, tensorboard: bool = True) -> None:
-        """Open the log; `position` forgets everything after so many bytes, as `position()` once told."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "metrics.jsonl"
-        if position is not None:
-            _cut(self._path, position)
-        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
-        self._folder = folder / "tensorboard"
-        self._board: Any = None
-        self._tensorboard = tensorboard
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        position: int | None = None,
+        tensorboard: bool = True,
+        trackers: Sequence[Tracker] = (),
+    ) -> None:
+        """Open the log; `position` forgets everything after so many bytes, as `position()` once told.
+
+        A last line that a crash left half written is cut off in any case. `trackers` are closed with the log.
+        """
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        hide_from = _cut(self._folder / "metrics.jsonl", position)
+        self._lines = _Lines(self._folder / "metrics.jsonl")
+        self._timings: _Lines | None = None
+        self._trackers: list[Tracker] = list(trackers)
+        if tensorboard:
+            self._trackers.insert(0, TensorBoard(self._folder / "tensorboard", hide_from=hide_from))
 
     def __enter__(self) -> MetricLog:
         return self
@@ -49,9 +71,82 @@ class MetricLog:
         self.close()
 
     def position(self) -> int:
-        """Bytes written so far, all of them safely on the disk."""
-        self._sync()
-        return self._file.seek(0, os.SEEK_END)
+        """Bytes of metrics.jsonl so far. They are safely on the disk once `sync` has returned."""
+        return self._lines.position
+
+    def sync(self) -> None:
+        """Wait until all lines are safely on the disk; any thread may call it, also after `close`."""
+        self._lines.sync()
+
+    def write(self, *, step: int, **values: Value) -> None:
+        """Add one line. Texts (such as a stage's name) go to the file only; tensors of one number are read."""
+        plain = _plain(values)
+        self._lines.append(step, plain)
+        self._show(step, plain)
+
+    def measure(self, *, step: int, **values: Value) -> None:
+        """Add one line on speed or memory to timings.jsonl, where lines of a resumed run come twice."""
+        if self._timings is None:
+            _cut(self._folder / "timings.jsonl", None)
+            self._timings = _Lines(self._folder / "timings.jsonl")
+        plain = _plain(values)
+        self._timings.append(step, plain)
+        self._show(step, plain)
+
+    def _show(self, step: int, values: Mapping[str, Value]) -> None:
+        if self._trackers:
+            numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+            for tracker in tuple(self._trackers):
+                self._try(tracker, partial(tracker.write, step, numbers))
+
+    def _try(self, tracker: Tracker, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - a display of any kind must not end the training
+            self._trackers.remove(tracker)
+            warnings.warn(
+                f"{type(tracker).__name__} failed ({type(error).__name__}: {error}); it is left out for the rest of"
+                f" this run. Training goes on, and {self._lines.path} has every line",
+                stacklevel=4,
+            )
+
+    def close(self) -> None:
+        """Close the files, the trackers and TensorBoard; all lines are safely on the disk."""
+        try:
+            self._lines.close()
+            if self._timings is not None:
+                self._timings.close()
+        finally:
+            for tracker in tuple(self._trackers):
+                self._try(tracker, tracker.close)
+
+
+class _Lines:
+    """A file of JSON lines, each written with one call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._closing = threading.Lock()
+        self.position = self._file.seek(0, os.SEEK_END)
+
+    def append(self, step: int, values: Mapping[str, Value]) -> None:
+        try:
+            text = _encode({"step": step, **values})
+        except ValueError:  # looked at only then: a line costs less than a step of the smallest model
+            text = _encode({"step": step, **{name: _finite(value) for name, value in values.items()}})
+        line = text.encode() + b"\n"
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise self._refused(error) from error
+        self.position += len(line)
+
+    def sync(self) -> None:
+        with self._closing:
+            if not self._file.closed:
+                self._sync()
 
     def _sync(self) -> None:
         try:
@@ -60,49 +155,55 @@ class MetricLog:
             raise self._refused(error) from error
 
     def _refused(self, error: OSError) -> ResourceError:
-        return ResourceError(f"{self._path}: cannot be written ({error.strerror or error}); run again when it can")
-
-    def write(self, *, step: int, **values: float | str | None) -> None:
-        """Add one line. Texts (such as a stage's name) go to the file only; tensors of one number are read."""
-        values = {name: v if v is None or isinstance(v, str | int) else float(v) for name, v in values.items()}
-        plain = {name: None if isinstance(v, float) and not isfinite(v) else v for name, v in values.items()}
-        line = json.dumps({"step": step, **plain}, allow_nan=False).encode() + b"\n"
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise self._refused(error) from error
-        if self._tensorboard:
-            self._to_tensorboard(step, values)
-
-    def _to_tensorboard(self, step: int, values: dict[str, float | str | None]) -> None:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(self._folder), purge_step=step)
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
-        self._board.flush()
+        return ResourceError(f"{self.path}: cannot be written ({error.strerror or error}); run again when it can")
 
     def close(self) -> None:
-        """Flush and close both."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
-        if not self._file.closed:
-            try:
-                self._sync()
-            finally:
-                self._file.close()
+        with self._closing:
+            if not self._file.closed:
+                try:
+                    self._sync()
+                finally:
+                    self._file.close()
 
 
-def _cut(path: Path, position: int) -> None:
-    """Forget what was written after a position."""
+def _plain(values: Mapping[str, Any]) -> dict[str, Value]:
+    return {name: v if v is None or isinstance(v, float | int | str) else float(v) for name, v in values.items()}
+
+
+def _finite(value: Value) -> Value:
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _cut(path: Path, position: int | None) -> int | None:
+    """Forget what was written after a position, or else a half-written last line.
+
+    Return the step after the last one kept if whole lines were cut, so that viewers hide those too.
+    """
     path.touch()
-    if path.stat().st_size < position:
+    size = path.stat().st_size
+    if position is None:
+        os.truncate(path, _end_of_last_line(path, size))
+        return None
+    if size < position:
         raise CorruptError(f"{path} lost lines that were written; restore it from a copy")
+    if size == position:
+        return None
     os.truncate(path, position)
+    rows = read_metrics(path)
+    return int(rows[-1]["step"]) + 1 if rows else 0
+
+
+def _end_of_last_line(path: Path, size: int) -> int:
+    """Bytes up to and with the last newline, read from the end."""
+    with open(path, "rb") as file:
+        while size:
+            start = max(0, size - _PIECE)
+            file.seek(start)
+            found = file.read(size - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            size = start
+    return 0
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
