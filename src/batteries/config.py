@@ -21,7 +21,8 @@ from batteries.errors import ConfigError
 def to_plain(value: object) -> Any:
     """Turn dataclasses, tuples, paths and callables into what JSON can hold; refuse what has no text form."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        plain = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"class": to_plain(type(value)), **plain} if callable(value) else plain  # two may have the same fields
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, numbers.Integral):  # NumPy's
