@@ -174,6 +174,8 @@ def test_only_a_plateau_looks_at_the_scores() -> None:
     for schedule, wanted in (("plateau", 1.0), (Plateau(patience=1), 0.1), ("constant", 1.0)):
         assert Stage("a", epochs=1, schedule=schedule).multiplier(3, 4, bad, error) == wanted
     assert Stage("a", epochs=1, schedule=Plateau(patience=1)).multiplier(3, 4) == 1.0
+    with pytest.raises(ConfigError, match=r"stage 'a': a plateau needs the metric of the scores"):
+        Stage("a", epochs=1, schedule="plateau").multiplier(3, 4, bad)
 
 
 def test_a_warmup_before_a_plateau_rises_to_what_the_scores_left() -> None:

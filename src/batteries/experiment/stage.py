@@ -111,11 +111,13 @@ class Stage:
         Raises
         ------
         ConfigError
-            When the schedule returns what no learning rate can be multiplied by.
+            When the schedule returns what no learning rate can be multiplied by; scores without a metric.
 
         """
         schedule = SCHEDULES[self.schedule] if isinstance(self.schedule, str) else self.schedule
-        if isinstance(schedule, Plateau) and metric is not None:
+        if isinstance(schedule, Plateau) and scores:
+            if metric is None:
+                raise ConfigError(f"stage {self.name!r}: a plateau needs the metric of the scores, for which way is up")
             schedule = schedule.held(scores, metric)
         warmup = int(self.warmup * total)
         multiplier = (warmed_up(schedule, warmup) if warmup else schedule)(step, total)
