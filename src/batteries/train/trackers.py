@@ -7,10 +7,16 @@ Next:  people look at them; nothing in Batteries reads them back.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+from batteries.errors import UsageError
+from batteries.files import digest_of
 
 _QUEUE = 1000  # events that may wait for TensorBoard's own writing thread
 
@@ -78,3 +84,95 @@ class TensorBoard:
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close()
+
+
+class WandB:
+    """A run in Weights & Biases, kept under one id for one `project` and `name` however often it is resumed.
+
+    Two people who share a project need names of their own, else their numbers meet in one run. `mode` is
+    "online", "offline" or None for what WANDB_MODE says; offline, nothing leaves the machine and nothing
+    is written outside `folder`. Sent are the numbers and `config`, no code, console output, paths or
+    machine names. The key is read by wandb itself (`wandb login`) and never kept by Batteries.
+
+    Raises
+    ------
+    UsageError
+        When wandb is not installed.
+
+    >>> tracker = WandB("digits", name="digits-001/fold0", mode="offline", folder="runs")  # doctest: +SKIP
+    >>> MetricLog("runs/digits-001/fold0", trackers=[tracker])  # doctest: +SKIP
+
+    """
+
+    def __init__(
+        self,
+        project: str,
+        *,
+        name: str | None = None,
+        mode: Literal["online", "offline"] | None = None,
+        config: Mapping[str, Any] | None = None,
+        folder: Path | str | None = None,
+    ) -> None:
+        found = find_spec("wandb")
+        if found is None or found.origin is None:  # without origin it is a folder of that name, such as wandb leaves
+            raise UsageError("wandb is not installed; run pip install 'batteries[track]'")
+        self._project, self._name, self._mode, self._config = project, name, mode, config
+        self._folder = Path.cwd() if folder is None else Path(folder).absolute()
+        self._id = None if name is None else digest_of([project, name])[:16]
+        self._run: Any = None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Send the numbers of one step; the run is begun, or gone on with, at the first."""
+        if self._run is None:
+            self._open()
+        self._run.log({"update": step, **values})  # not as wandb's own step, which refuses to go back on resume
+
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with _environment(_nothing_outside(self._folder) if self._is_offline() else {}):
+            import wandb
+
+            self._run = wandb.init(
+                project=self._project,
+                name=self._name,
+                id=self._id,
+                resume="allow" if self._id and not self._is_offline() else None,  # offline it is the id that joins
+                reinit="create_new",  # a run that the caller has open stays open
+                config=dict(self._config or {}),
+                mode=self._mode,
+                settings=wandb.Settings(
+                    root_dir=str(self._folder), console="off", silent=True,
+                    disable_git=True, disable_code=True, save_code=False,
+                    host="", x_disable_meta=True, x_disable_machine_info=True, x_save_requirements=False,
+                ),
+            )  # fmt: skip
+        if self._id is None:
+            self._id = self._run.id
+        self._run.define_metric("*", step_metric="update")
+
+    def _is_offline(self) -> bool:
+        return (self._mode or os.environ.get("WANDB_MODE")) == "offline"
+
+    def close(self) -> None:
+        """Send what waits and end the process beside; a later number goes on with the same run."""
+        if self._run is not None:
+            run, self._run = self._run, None
+            run.finish()
+
+
+def _nothing_outside(folder: Path) -> dict[str, str]:
+    """Return the environment in which wandb keeps to a folder; what the caller has set is left alone."""
+    inside = str(folder / "wandb" / "cache")
+    names = ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR")
+    wanted = {**dict.fromkeys(names, inside), "WANDB_ERROR_REPORTING": "false"}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del os.environ[name]
