@@ -29,6 +29,8 @@ class Batch(NamedTuple):
     """None where the table has no target."""
     rows: Tensor
     """int64, shape (n,): the position of each sample in the table given to `dataset`."""
+    draws: Tensor | None = None
+    """int64, shape (n,): how often the row came before in this epoch; None where no row comes twice."""
 
     @property
     def size(self) -> int:
