@@ -6,7 +6,13 @@ import errno
 import json
 import os
 import random
+import subprocess
+import sys
+import threading
+import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,7 @@ from batteries.errors import CorruptError, NonFiniteError, ResourceError, Resume
 from batteries.experiment import Metric
 from batteries.files import write_sealed
 from batteries.train.checkpoint import Checkpoints, read_checkpoint
+from batteries.train.staging import Staging
 
 AUC = Metric("auc", higher_is_better=True)
 LOSS = Metric("loss", higher_is_better=False)
@@ -267,6 +274,222 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> Non
     for path in (Path("/dev/zero"), Path("/dev/null")):
         with pytest.raises(CorruptError, match="no such file"):
             read_checkpoint(path)
+
+
+# --- behind the training
+
+
+def grown(size: int = 50_000) -> dict[str, Any]:
+    """A state with what copies may get wrong: views, ties, strides, empties, half precision, tensors on their own."""
+    base = torch.arange(float(size))
+    image = torch.rand(2, 3, 5, 7).to(memory_format=torch.channels_last)
+    model = OrderedDict(weight=base, tied=base, view=base[3:11:2], image=image, half=torch.rand(9).half())
+    model._metadata = {"": {"version": 2}}  # type: ignore[attr-defined]
+    odd = [torch.empty(0, 4), torch.tensor(3), torch.rand(3).expand(4, 3), torch.eye(3).to_sparse(), base.bfloat16()]
+    plain = {"list": [1, (2.5, "text")], "none": None, "bytes": b"ab", "yes": True}
+    return {"model": model, "optimizer": {"state": {0: {"odd": odd}}, "param_groups": [plain]}, "epoch": 3}
+
+
+def flat(state: Any) -> list[Any]:
+    if isinstance(state, dict):
+        return [part for key, value in state.items() for part in (key, *flat(value))]
+    if isinstance(state, list | tuple):
+        return [type(state), *(part for value in state for part in flat(value))]
+    return [state]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are equal to the last bit, in kind, type, shape and strides."""
+    first, second = flat(one), flat(other)
+    if len(first) != len(second):
+        return False
+    for a, b in zip(first, second, strict=True):
+        if isinstance(a, torch.Tensor):
+            if not (a.dtype == b.dtype and a.layout == b.layout and torch.equal(a.to_dense(), b.to_dense())):
+                return False
+            if a.layout == torch.strided and a.stride() != b.stride():
+                return False
+        elif a != b or type(a) is not type(b):
+            return False
+    return True
+
+
+def change(state: Any) -> None:
+    """Change every value in place."""
+    for value in flat(state):
+        if isinstance(value, torch.Tensor) and value.layout == torch.strided and 0 not in value.stride():
+            value.add_(1)
+
+
+def test_the_file_is_the_state_at_the_time_of_the_call_whatever_happens_to_it_at_once(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, metric=AUC)
+    for size in (50_000, 50_000, 12_000_000, 70_000):  # buffers used again, and of other sizes
+        state, info = grown(size), {"scores": [1]}
+        at_the_call = deepcopy(state)
+        saving = checkpoints.save_soon(state, info=info)
+        change(state)
+        state["optimizer"]["param_groups"][0]["list"].append("late")
+        info["scores"].append(2)
+        checkpoint = saving.result()
+        assert same(checkpoint.load(), at_the_call)
+        assert not same(state, at_the_call)
+        assert checkpoint.info == {"scores": [1]}
+    assert len(checkpoints) == 2
+
+
+def test_a_model_and_its_optimizer_can_go_on_training_at_once(tmp_path: Path) -> None:
+    model = nn.Linear(300, 300)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoints = Checkpoints(tmp_path, metric=AUC)
+    for _ in range(3):
+        model(torch.ones(2, 300)).sum().backward()
+        optimizer.step()
+        expected = deepcopy({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+        saving = checkpoints.save_soon({"model": model, "optimizer": optimizer})
+        optimizer.step()
+        assert same(saving.result().load(), expected)
+
+
+def test_a_file_written_behind_is_the_file_written_at_once_and_opens_with_stock_tools(tmp_path: Path) -> None:
+    checkpoints, state = Checkpoints(tmp_path, metric=AUC, keep=2), grown()
+    at_once, behind = checkpoints.save(state, score=0.5), checkpoints.save_soon(state, score=0.6).result()
+    loaded = torch.load(behind.path, weights_only=True)
+    assert same(loaded, torch.load(at_once.path, weights_only=True))
+    assert loaded["model"]["tied"].data_ptr() == loaded["model"]["weight"].data_ptr()
+    assert loaded["model"]["view"].untyped_storage().data_ptr() == loaded["model"]["weight"].data_ptr()
+    assert loaded["model"]._metadata == {"": {"version": 2}}
+    assert zipfile.ZipFile(behind.path).testzip() is None
+    assert abs(at_once.path.stat().st_size - behind.path.stat().st_size) < 1000
+
+
+def test_the_memory_of_a_copy_is_used_for_the_next_one_and_given_back_at_the_end() -> None:
+    staging, weights = Staging(), {"a": torch.ones(5), "b": torch.zeros(3, 3)}
+    first = {name: tensor.data_ptr() for name, tensor in staging.copy(weights).items()}
+    again = {name: tensor.data_ptr() for name, tensor in staging.copy(weights).items()}
+    assert first == again
+    staging.clear()
+    assert staging._buffers == []
+
+
+def test_a_copy_can_be_made_in_inference_mode_and_again_outside() -> None:
+    staging, weight = Staging(), torch.ones(5)
+    with torch.inference_mode():
+        staging.copy({"w": weight, "inside": torch.ones(5)})
+    copy = staging.copy({"w": weight, "inside": nn.Parameter(torch.ones(5))})
+    assert torch.equal(copy["w"], weight)
+    assert not copy["inside"].requires_grad
+
+
+def test_a_save_that_fails_behind_the_training_is_raised_once_at_the_next_update(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, [0.5])
+    before = listing(tmp_path)
+    saving = checkpoints.save_soon({"model": {"w": torch.tensor([NAN])}})
+    error = saving.exception()
+    with pytest.raises(NonFiniteError, match="weight 'w' is NaN or infinite") as raised:
+        checkpoints.check()
+    assert raised.value is error
+    checkpoints.check()
+    checkpoints.wait()
+    assert listing(tmp_path) == before
+    assert checkpoints.save(weights(2), score=0.6).number == 2
+
+
+@pytest.mark.parametrize("call", ["save", "save_soon", "score", "wait", "close"])
+def test_an_error_that_nobody_saw_is_raised_by_whatever_is_done_next(tmp_path: Path, call: str) -> None:
+    checkpoints = saved(tmp_path, [0.5])
+    first = checkpoints.best()[0]
+    arguments: dict[str, tuple[Any, ...]] = {"save": (weights(2),), "save_soon": (weights(2),), "score": (first, 0.9)}
+    checkpoints.save_soon({"model": {"w": torch.tensor([NAN])}})
+    assert [c.number for c in checkpoints.best()] == [1]  # looking at what there is raises nothing
+    with pytest.raises(NonFiniteError):
+        getattr(checkpoints, call)(*arguments.get(call, ()))
+    assert len(checkpoints) == 1
+    getattr(checkpoints, call)(*arguments.get(call, ()))
+    checkpoints.wait()
+
+
+def test_what_is_called_before_a_save_comes_first_and_stops_it_when_it_fails(tmp_path: Path) -> None:
+    checkpoints, seen = Checkpoints(tmp_path, metric=AUC), []
+
+    def refuse() -> None:
+        raise ResourceError("the log cannot be written")
+
+    checkpoints.save_soon(weights(1), before=lambda: seen.append(listing(tmp_path))).result()
+    checkpoints.save(weights(2), before=lambda: seen.append(len(listing(tmp_path))))
+    assert seen == [{}, 3]
+    before = listing(tmp_path)
+    with pytest.raises(ResourceError, match="the log cannot"):
+        checkpoints.save(weights(3), before=refuse)
+    checkpoints.save_soon(weights(3), before=refuse)
+    with pytest.raises(ResourceError, match="the log cannot"):
+        checkpoints.wait()
+    assert listing(tmp_path) == before
+
+
+def test_whoever_asks_waits_for_the_write_under_way(tmp_path: Path) -> None:
+    gate = threading.Event()
+    asked: list[Callable[[Checkpoints], Any]] = [
+        lambda c: [b.number for b in c.best()],
+        lambda c: c.last and [c.last.number],
+        lambda c: [len(c)],
+        lambda c: c.usable_last() and [1],
+        lambda c: c.tidy() or [1],
+        lambda c: c.wait() or [1],
+        lambda c: [c.save(weights(2)).number - 1],
+        lambda c: [c.save_soon(weights(2)).result().number - 1],
+    ]
+    for place, ask in enumerate(asked):
+        gate.clear()
+        checkpoints = Checkpoints(tmp_path / str(place), metric=AUC)
+        saving = checkpoints.save_soon(weights(1), score=0.5, before=gate.wait)
+        checkpoints.check()
+        assert not saving.done()
+        assert not saving.cancel()
+        threading.Timer(0.05, gate.set).start()
+        assert ask(checkpoints) == [1]
+        assert saving.done()
+
+
+ENDING = """
+import sys, torch
+from batteries.experiment import Metric
+from batteries.train.checkpoint import Checkpoints
+import time
+checkpoints = Checkpoints("logs", metric=Metric("auc", higher_is_better=True))
+checkpoints.save_soon({"w": torch.ones(1000)}, score=0.5, before=lambda: time.sleep(0.3))
+"""
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(0)", "raise ValueError"])
+def test_a_process_that_ends_finishes_the_write_first(end: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDING + end], timeout=60, capture_output=True)
+    assert ended.returncode == (end == "raise ValueError")
+    found = Checkpoints("logs", metric=AUC).usable_last()
+    assert found is not None
+    assert torch.equal(found[1]["w"], torch.ones(1000))
+
+
+def test_a_save_while_the_interpreter_ends_is_written_too() -> None:
+    late = ENDING + "import atexit; atexit.register(lambda: checkpoints.save_soon({'w': torch.zeros(1)}))"
+    assert subprocess.run([sys.executable, "-c", late], timeout=60).returncode == 0
+    assert len(Checkpoints("logs", metric=AUC)) == 2
+
+
+def test_a_forked_child_saves_on_its_own_while_the_parent_is_still_writing(tmp_path: Path) -> None:
+    gate = threading.Event()
+    checkpoints = Checkpoints(tmp_path, metric=AUC)
+    checkpoints.save(weights(1))
+    saving = checkpoints.save_soon(weights(2), before=gate.wait)
+    checkpoints.folder = tmp_path / "child"
+    checkpoints.folder.mkdir()
+    if (child := os.fork()) == 0:
+        ok = len(checkpoints) == 1 and checkpoints.save_soon(weights(5)).result().number == 2
+        os._exit(0 if ok else 1)
+    checkpoints.folder = tmp_path
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    gate.set()
+    assert saving.result().load()["epoch"] == 2
+    assert read_checkpoint(tmp_path / "child" / "last.pt")["epoch"] == 5
 
 
 # --- a disk that refuses

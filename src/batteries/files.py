@@ -27,6 +27,8 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10)}
 _SEAL = "seal"
 _NUMBERS = ".numbers.json"
+_PIECE = 1 << 20
+"""Bytes read or written at once: few enough calls that a thread at it does not hold up the others."""
 
 
 def safe_name(name: str, what: str = "name") -> str:
@@ -61,7 +63,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> str:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", buffering=_PIECE) as file:
             hashing = _HashingWriter(file)
             write(hashing)  # type: ignore[arg-type]
             file.flush()
@@ -131,7 +133,7 @@ def digest_file(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
     with open(path, "rb") as file:
         digest = sha256()
-        while piece := file.read(1 << 20):
+        while piece := file.read(_PIECE):
             digest.update(piece)
     return digest.hexdigest()
 

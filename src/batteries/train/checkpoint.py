@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, replace
 from math import isfinite
 from pathlib import Path
+from threading import Thread, main_thread
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from batteries.errors import CorruptError, NonFiniteError, ResourceError, ResumeError, UsageError
 from batteries.experiment.metric import Metric
 from batteries.files import digest_file, read_sealed, write_atomic, write_sealed
+from batteries.train.staging import Staging, non_finite, plain_state
 
 _SCHEMA = 1
 
@@ -73,6 +74,10 @@ class Checkpoints:
         self.folder = Path(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._all = self._read()
+        self._staging = Staging()
+        self._behind: Future[Checkpoint] | None = None
+        self._process = os.getpid()
+        self._failed: BaseException | None = None
 
     def _read(self) -> list[Checkpoint]:
         found = []
@@ -96,22 +101,38 @@ class Checkpoints:
             )
 
     def __len__(self) -> int:
+        self._settle()
         return len(self._all)
 
     @property
     def last(self) -> Checkpoint | None:
         """The newest checkpoint, or None."""
+        self._settle()
         return self._all[-1] if self._all else None
+
+    def all(self) -> list[Checkpoint]:
+        """All that are kept, oldest first."""
+        self._settle()
+        return list(self._all)
 
     def best(self, k: int = 1) -> list[Checkpoint]:
         """The `k` best scored checkpoints, best first; of equals the earlier one first."""
+        self._settle()
+        return self._best(k)
+
+    def _best(self, k: int = 1) -> list[Checkpoint]:
         scored = [c for c in self._all if c.score is not None and isfinite(c.score)]
         return sorted(scored, key=lambda c: (*self.metric.order(c.score), c.number))[:k]
 
     def save(
-        self, state: Mapping[str, Any], *, score: float | None = None, info: Mapping[str, Any] | None = None
+        self,
+        state: Mapping[str, Any],
+        *,
+        score: float | None = None,
+        info: Mapping[str, Any] | None = None,
+        before: Callable[[], object] | None = None,
     ) -> Checkpoint:
-        """Write a new checkpoint and forget those no longer needed.
+        """Write a new checkpoint and forget those no longer needed; return when it is on the disk.
 
         Parameters
         ----------
@@ -121,6 +142,8 @@ class Checkpoints:
             The validation score, if known yet; `score()` adds it later.
         info
             Plain values to find again without loading: epoch, step.
+        before
+            Called first, such as to flush a log that the checkpoint refers to; when it fails, nothing is saved.
 
         Raises
         ------
@@ -130,8 +153,89 @@ class Checkpoints:
             When the disk refuses; older checkpoints are untouched.
 
         """
-        plain = {name: _plain(value, name) for name, value in state.items()}
-        if bad := _non_finite(plain.get("model")):
+        plain = plain_state(state)
+        self.wait()
+        return self._save(plain, score, info, before)
+
+    def save_soon(
+        self,
+        state: Mapping[str, Any],
+        *,
+        score: float | None = None,
+        info: Mapping[str, Any] | None = None,
+        before: Callable[[], object] | None = None,
+    ) -> Future[Checkpoint]:
+        """Copy the state and return; the copy is written behind the caller, as `save` writes it.
+
+        What is saved is the state at the time of the call, whatever happens to it afterwards. When the save
+        before is still being written, it is waited for: there is one copy in memory at most. `before` is
+        called by the thread that writes. A result in the returned Future is on the disk. An error is in it
+        too, and is raised by the next `check`, `save`, `save_soon`, `score` or `wait`, once. A process that ends
+        finishes the write first. For use by one thread.
+
+        Example
+        -------
+        >>> checkpoints = Checkpoints("logs/soon", metric=Metric("auc", higher_is_better=True))
+        >>> weights = torch.zeros(2)
+        >>> saving = checkpoints.save_soon({"weights": weights}, score=0.5)
+        >>> _ = weights.add_(1)
+        >>> saving.result().load()
+        {'weights': tensor([0., 0.])}
+
+        """
+        plain = plain_state(state)
+        self.wait()
+        copied, notes = self._staging.copy(plain), deepcopy(dict(info or {}))
+        saving: Future[Checkpoint] = Future()
+        saving.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+        self._behind, self._process = saving, os.getpid()
+        _start(Thread(target=self._write_behind, args=(saving, copied, score, notes, before), name="checkpoint"))
+        return saving
+
+    def _write_behind(self, saving: Future[Checkpoint], state: dict[str, Any], *how: Any) -> None:
+        try:
+            self._staging.ready()
+            saved = self._save(state, *how)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the training can see it
+            self._failed = error
+            saving.set_exception(error)
+        else:
+            saving.set_result(saved)
+
+    def check(self) -> None:
+        """Raise the error of a save that failed behind the training, once. Waits for nothing, costs nothing."""
+        if self._failed is not None:
+            error, self._failed = self._failed, None
+            raise error
+
+    def wait(self) -> None:
+        """Return when all is on the disk; raise the error of a save that failed, once."""
+        self._settle()
+        self.check()
+
+    def close(self) -> None:
+        """Wait, and give back the memory of the copy; the next `save_soon` takes it anew."""
+        self._settle()
+        self._staging.clear()
+        self.check()
+
+    def _settle(self) -> None:
+        """Let the write under way end, however it ends. A forked child has nothing under way."""
+        if self._behind is not None:
+            if self._process == os.getpid():
+                self._behind.exception()
+            self._behind = None
+
+    def _save(
+        self,
+        plain: dict[str, Any],
+        score: float | None,
+        info: Mapping[str, Any] | None,
+        before: Callable[[], object] | None,
+    ) -> Checkpoint:
+        if before is not None:
+            before()
+        if bad := non_finite(plain.get("model")):
             raise NonFiniteError(
                 f"weight {bad!r} is NaN or infinite; nothing was saved. Lower the learning rate or clip"
             )
@@ -145,11 +249,12 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
             raise
         self._all.append(saved)
-        self.tidy()
+        self._tidy()
         return saved
 
     def score(self, checkpoint: Checkpoint, score: float, *, info: Mapping[str, Any] | None = None) -> Checkpoint:
         """Add the score (and notes) of a checkpoint saved without one; only its small record is written."""
+        self.wait()
         numbers = [c.number for c in self._all]
         if checkpoint.number not in numbers:
             raise UsageError(
@@ -157,7 +262,7 @@ class Checkpoints:
             )
         scored = replace(checkpoint, score=_number(score), info={**checkpoint.info, **(info or {})})
         self._all[numbers.index(checkpoint.number)] = self._record(scored)
-        self.tidy()
+        self._tidy()
         return scored
 
     def usable_last(self) -> tuple[Checkpoint, dict[str, Any]] | None:
@@ -165,6 +270,7 @@ class Checkpoints:
 
         Raises CorruptError when there are checkpoints and all are damaged.
         """
+        self._settle()
         damaged = []
         while self._all:
             checkpoint = self._all[-1]
@@ -197,16 +303,20 @@ class Checkpoints:
 
         `save` and `score` end with it; whoever goes on after a kill calls it once.
         """
+        self._settle()
+        self._tidy()
+
+    def _tidy(self) -> None:
         try:
             self._link("last.pt", self._all[-1])
-            if best := self.best():
+            if best := self._best():
                 self._link("best.pt", best[0])
             self._forget()
         except OSError as error:
             raise ResourceError(f"{self.folder}: cannot be written ({error}); all checkpoints are kept") from error
 
     def _forget(self) -> None:
-        wanted = {c.number for c in [*self._all[-2:], *self.best(self.keep)]}
+        wanted = {c.number for c in [*self._all[-2:], *self._best(self.keep)]}
         for checkpoint in [c for c in self._all if c.number not in wanted]:
             checkpoint.path.with_suffix(".json").unlink(missing_ok=True)
             checkpoint.path.unlink(missing_ok=True)
@@ -230,6 +340,16 @@ class Checkpoints:
             os.replace(temporary, link)
         finally:
             temporary.unlink(missing_ok=True)  # rename keeps both names when they are the same file already
+
+
+def _start(writer: Thread) -> None:
+    """Start a thread; do its work here if none is to be had, or the interpreter is ending and waits for none."""
+    try:
+        if main_thread().is_alive():
+            return writer.start()
+    except RuntimeError:
+        pass
+    return writer.run()
 
 
 def has_checkpoints(folder: Path) -> bool:
@@ -281,40 +401,6 @@ def _check_schema(path: Path, record: Mapping[str, Any]) -> None:
         )
 
 
-def _plain(value: Any, name: str) -> Any:
-    """The state of an object that has one, else the value as `torch.load(weights_only=True)` takes it back."""
-    state_dict = getattr(value, "state_dict", None)
-    if callable(state_dict):
-        return state_dict()
-    if value is None or isinstance(value, Tensor) or type(value) in (bool, int, float, str, bytes):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, Mapping):
-        plain = {key: _plain(part, f"{name}.{key}") for key, part in value.items()}
-        return plain if type(value) is dict else _same_kind(value, plain)
-    if isinstance(value, list | tuple):
-        return type(value)([_plain(part, name) for part in value]) if type(value) in (list, tuple) else list(value)
-    raise UsageError(
-        f"checkpoint: {name!r} holds {type(value).__name__}, which cannot be loaded safely;"
-        " save tensors, arrays, numbers, texts, lists, dicts, or objects with state_dict()"
-    )
-
-
-def _same_kind(value: Mapping[Any, Any], plain: dict[Any, Any]) -> Mapping[Any, Any]:
-    """A state dict keeps its class and its notes where nothing in it had to change."""
-    return value if all(plain[key] is value[key] for key in plain) and type(value) is OrderedDict else plain
-
-
 def _number(score: float | None) -> float | None:
     """A finite float, or None: JSON has no NaN, and NaN is never best."""
     return float(score) if score is not None and isfinite(score) else None
-
-
-def _non_finite(weights: object) -> str | None:
-    if not isinstance(weights, Mapping):
-        return None
-    floating = {n: t for n, t in weights.items() if isinstance(t, Tensor) and t.is_floating_point()}
-    return next((name for name, tensor in floating.items() if not torch.isfinite(tensor).all()), None)
