@@ -1,18 +1,20 @@
-"""Weights: from anything that holds them, all or none; which of them learn."""
+"""Weights: from anything that holds them, all or none unless asked; under other names; nothing is executed."""
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from batteries.errors import ConfigError, CorruptError, WeightsError
+from batteries.errors import CorruptError, WeightsError
 from batteries.experiment import Metric
 from batteries.train.checkpoint import Checkpoints
-from batteries.train.weights import freeze, load_weights, parameter_groups, training_mode
+from batteries.train.weights import LoadReport, load_weights
 
 
 def net(width: int = 3) -> nn.Sequential:
@@ -102,35 +104,178 @@ def test_a_file_of_another_tool_with_a_json_beside_it_loads(tmp_path: Path) -> N
     load_weights(net(), tmp_path / "net.pt")
 
 
-def test_freeze_stops_what_matches_and_leaves_the_rest_as_the_model_made_it() -> None:
+class Evil:
+    """What a pickle can do to whoever loads it."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize("name", ["evil.pt", "evil.pth", "evil.bin", "evil.safetensors"])
+def test_nothing_in_a_file_is_executed(tmp_path: Path, name: str) -> None:
+    mark, model = tmp_path / "executed", net()
+    before = copied(model)
+    data = {**copied(net()), "extra": Evil(mark)}
+    torch.save(data, tmp_path / name)
+    with pytest.raises(CorruptError, match=f"{name}: is not a file of weights"):
+        load_weights(model, tmp_path / name, partial=True)
+    (tmp_path / name).write_bytes(pickle.dumps(data))
+    with pytest.raises(CorruptError, match=f"{name}: is not a file of weights"):
+        load_weights(model, tmp_path / name, partial=True)
+    assert not mark.exists()
+    assert equal(model, before)
+    pickle.loads(pickle.dumps(Evil(mark)))
+    assert mark.exists(), "where it is trusted, such a file does what it is meant to do"
+
+
+def test_weights_of_a_part_of_another_model_are_taken_by_their_prefix() -> None:
+    backbone, model = net(), net()
+    whole = {f"backbone.{name}": tensor for name, tensor in copied(backbone).items()}
+    whole |= {"head.weight": torch.ones(9, 1), "0.weight": torch.ones(7)}
+    report = load_weights(model, whole, prefix="backbone.")
+    assert equal(model, copied(backbone))
+    assert (report.missing, report.unexpected, report.other_shape) == ((), (), ())
+    for wrapped in ("module.backbone.", "backbone.module.", "_orig_mod.backbone."):
+        model = net()
+        load_weights(
+            model, {f"{wrapped}{name}": tensor for name, tensor in copied(backbone).items()}, prefix="backbone."
+        )
+        assert equal(model, copied(backbone))
+
+
+def test_a_prefix_of_a_wrapper_may_be_given_too() -> None:
+    wanted, model = copied(net()), net()
+    load_weights(model, {f"module.{name}": tensor for name, tensor in wanted.items()}, prefix="module.")
+    assert equal(model, wanted)
+
+
+def test_a_prefix_that_no_name_has_is_refused_with_the_names() -> None:
+    with pytest.raises(
+        WeightsError, match=r"no name in the given dict begins with 'encoder.'; it has 0.weight, 0.bias"
+    ):
+        load_weights(net(), copied(net()), prefix="encoder.")
+
+
+def test_names_are_changed_by_regular_expressions_one_after_the_other() -> None:
+    wanted, model = copied(net()), net()
+    theirs = {"module.stem." + name.replace("weight", "kernel"): tensor for name, tensor in wanted.items()}
+    load_weights(model, theirs, rename={r"^stem\.": "", r"(\d+)\.kernel$": r"\1.weight"})
+    assert equal(model, wanted)
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        ({r"\.weight$": ".bias"}, r"0\.weight and 0\.bias of the given dict would both become 0\.bias"),
+        ({r"^fc": "3"}, r"rename '\^fc' matches no name in the given dict; it has 0\.weight, 0\.bias, .*, \.\.\."),
+        ({"(": ""}, r"rename '\(' to '': missing \), unterminated subpattern"),
+        ({"0": r"\1"}, r"rename '0' to '.*': invalid group reference 1"),
+        ({"0": r"\g<layer>"}, r"rename '0' to '.*': unknown group name 'layer'"),
+    ],
+)
+def test_a_rename_that_cannot_be_meant_is_refused(rename: dict[str, str], message: str) -> None:
     model = net()
-    model[3].bias.requires_grad_(False)
-    freeze(model, ["0.*", "1.weight"])
-    learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert learning == ["1.bias", "3.weight"]
+    before = copied(model)
+    for partial in (False, True):
+        with pytest.raises(WeightsError, match=message):
+            load_weights(model, copied(net()), rename=rename, partial=partial)
+    assert equal(model, before)
 
 
-def test_freezing_nothing_or_everything_is_refused_with_the_names() -> None:
-    with pytest.raises(ConfigError, match=r"freeze 'head.\*' matches no parameter; the model has 0.weight, 0.bias"):
-        freeze(net(), ["head.*"])
-    with pytest.raises(ConfigError, match=r"freeze \* leaves nothing to train"):
-        freeze(net(), ["*"])
+def test_a_name_with_and_without_the_prefix_of_a_wrapper_is_no_choice_of_ours() -> None:
+    weights = copied(net())
+    with pytest.raises(
+        WeightsError, match=r"0\.weight and module\.0\.weight of the given dict would both become 0\.weight"
+    ):
+        load_weights(net(), weights | {"module.0.weight": torch.zeros(3, 2)})
 
 
-def test_frozen_batch_norms_stand_still_and_others_train() -> None:
-    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False), nn.BatchNorm1d(2), nn.Dropout())
-    freeze(model, ["0.*"])
-    training_mode(model, ["0.*"])
-    assert [module.training for module in model] == [False, True, True, True]
-    training_mode(model, ["0.*", "1.*"])
-    assert [module.training for module in model] == [False, False, True, True]
-
-
-def test_norms_and_biases_are_not_decayed_and_frozen_parameters_are_left_out() -> None:
+def test_a_partial_load_takes_what_fits_and_reports_the_rest() -> None:
     model = net()
-    freeze(model, ["0.*"])
-    decayed, plain = parameter_groups(model, 0.1)
-    assert decayed["params"] == [model[3].weight]
-    assert decayed["weight_decay"] == 0.1
-    assert [id(p) for p in plain["params"]] == [id(p) for p in (model[1].weight, model[1].bias, model[3].bias)]
-    assert plain["weight_decay"] == 0.0
+    before, theirs = copied(model), copied(net())
+    theirs |= {"1.running_mean": torch.full((3,), 5.0), "3.weight": torch.ones(7, 3), "extra": torch.ones(1)}
+    del theirs["3.bias"]
+    report = load_weights(model, theirs, partial=True)
+    fitting = {name: tensor for name, tensor in theirs.items() if name not in ("3.weight", "extra")}
+    assert equal(model, {**before, **fitting})
+    assert report == LoadReport(
+        loaded=tuple(fitting), missing=("3.bias",), unexpected=("extra",), other_shape=(("3.weight", (7, 3), (1, 3)),)
+    )
+    assert str(report) == (
+        "loaded 7 of 9 tensors; 3.bias is missing; extra is not in the model;"
+        " 3.weight is (7, 3) in the file, (1, 3) in the model"
+    )
+
+
+def test_a_full_load_reports_that_all_went_in() -> None:
+    report = load_weights(net(), copied(net()))
+    assert report == LoadReport(loaded=tuple(net().state_dict()))
+    assert str(report) == "loaded 9 of 9 tensors"
+
+
+def test_a_report_lists_five_differences() -> None:
+    report = LoadReport(loaded=("a",), missing=tuple("bcdefgh"))
+    assert str(report).endswith("; f is missing, and 2 more")
+
+
+def test_a_partial_load_in_which_no_parameter_fits_is_refused() -> None:
+    model = net()
+    before = copied(model)
+    for weights in (
+        {"head.weight": torch.ones(3)},
+        {"1.running_mean": torch.ones(3), "1.num_batches_tracked": torch.tensor(3)},
+        {name: torch.ones(11) for name in before},
+    ):
+        with pytest.raises(WeightsError, match=r"the weights of the given dict hold no parameter of Sequential: "):
+            load_weights(model, weights, partial=True)
+    assert equal(model, before)
+
+
+def test_weights_of_another_type_are_converted_and_the_report_says_so() -> None:
+    model, theirs = net(), {name: tensor.half() for name, tensor in copied(net()).items()}
+    report = load_weights(model, theirs)
+    assert equal(model, {name: tensor.to(model.state_dict()[name].dtype) for name, tensor in theirs.items()})
+    assert len(report.other_type) == 9
+    assert report.other_type[0] == ("0.weight", torch.float16, torch.float32)
+    assert str(report) == "loaded 9 of 9 tensors; 9 converted (float16 to float32, float16 to int64)"
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_tensor_that_cannot_be_copied_leaves_the_model_as_it_was(partial: bool) -> None:
+    model = net()
+    before = copied(model)
+    for bad in (torch.zeros(1, 3).to_sparse(), torch.empty(1, 3, device="meta")):
+        with pytest.raises(WeightsError, match=r"3\.weight of the given dict cannot be copied into the model \("):
+            load_weights(model, copied(net()) | {"3.weight": bad}, partial=partial)
+    assert equal(model, before)
+
+
+def test_what_is_no_tensor_among_the_weights_is_named() -> None:
+    with pytest.raises(WeightsError, match=r"the given dict: 'step' of 'model' is int, not a named tensor"):
+        load_weights(net(), {"model": {**copied(net()), "step": 3}})
+    with pytest.raises(WeightsError, match=r"holds no 'model' weights; it has 0$"):
+        load_weights(net(), {0: torch.ones(1)})  # type: ignore[dict-item]
+
+
+def test_weights_in_another_part_of_a_file_are_pointed_out(tmp_path: Path) -> None:
+    source, model = net(), net()
+    torch.save({"epoch": 3, "state_dict": source.state_dict()}, tmp_path / "theirs.pt")
+    with pytest.raises(
+        WeightsError, match=r"holds no 'model' weights; it has epoch, state_dict; give part='state_dict'$"
+    ):
+        load_weights(model, tmp_path / "theirs.pt")
+    load_weights(model, tmp_path / "theirs.pt", part="state_dict")
+    assert equal(model, copied(source))
+
+
+def test_tied_weights_load_under_both_names() -> None:
+    model = nn.ModuleDict({"embedding": nn.Embedding(4, 3), "head": nn.Linear(3, 4, bias=False)})
+    model["head"].weight = model["embedding"].weight
+    load_weights(model, {"embedding.weight": torch.ones(4, 3), "head.weight": torch.ones(4, 3)})
+    assert torch.equal(model["head"].weight, torch.ones(4, 3))
+    report = load_weights(model, {"head.weight": torch.zeros(4, 3)}, partial=True)
+    assert report.missing == ("embedding.weight",)
+    assert torch.equal(model["embedding"].weight, torch.zeros(4, 3))
