@@ -27,8 +27,12 @@ def mixed(x: int) -> int:
     return x ^ x >> 31
 
 
-def numbers(rows: Any, *, seed: int = 1, epoch: int = 0, calls: int = 1, shape: tuple[int, ...] = ()) -> torch.Tensor:
-    random = SampleRandom(seed, epoch=epoch, rows=torch.as_tensor(rows))
+def numbers(
+    rows: Any, *, seed: int = 1, epoch: int = 0, calls: int = 1, shape: tuple[int, ...] = (), draws: Any = None
+) -> torch.Tensor:
+    random = SampleRandom(
+        seed, epoch=epoch, rows=torch.as_tensor(rows), draws=None if draws is None else torch.as_tensor(draws)
+    )
     return torch.stack([random.uniform(*shape) for _ in range(calls)])
 
 
@@ -78,6 +82,14 @@ def test_shapes_and_types_are_as_promised() -> None:
     assert SampleRandom(1, epoch=0, rows=torch.arange(0)).uniform(2).shape == (0, 2)
 
 
+def test_a_row_drawn_again_has_other_numbers_and_the_first_time_those_of_a_row_drawn_once() -> None:
+    once = numbers([5, 6], calls=3, shape=(2,))
+    drawn = numbers([5, 6, 5, 5, 6], draws=[0, 0, 1, 2, 1], calls=3, shape=(2,))
+    assert torch.equal(drawn[:, :2], once)
+    assert len(drawn.unique()) == drawn.numel()
+    assert torch.equal(numbers([5, 6], draws=[2, 1], calls=3, shape=(2,)), drawn[:, 3:])
+
+
 def test_drawing_leaves_the_global_generators_alone() -> None:
     before = torch.get_rng_state()
     numbers(range(10))
@@ -87,6 +99,7 @@ def test_drawing_leaves_the_global_generators_alone() -> None:
 WAYS = {
     "rows": lambda: numbers(range(200_000)),
     "rows far apart": lambda: numbers(torch.arange(200_000) * 2**32),
+    "draws": lambda: numbers([7] * 200_000, draws=range(200_000)),
     "calls": lambda: numbers([7], calls=2_000),
     "places": lambda: numbers([7], shape=(200_000,)),
     "epochs": lambda: torch.cat([numbers(range(20), epoch=epoch) for epoch in range(1_000)]),
@@ -116,6 +129,8 @@ def test_pairs_of_rows_epochs_calls_and_places_fill_the_square() -> None:
         (here[0, :-1, 0], here[0, 1:, 0]),
         (here[0, :, 0], here[1, :, 0]),
         (here[0, :, 0], here[0, :, 1]),
+        (here[0, :, 0], numbers(range(n), draws=[1] * n, shape=(2,))[0, :, 0]),
+        (here[1, :, 0], numbers(range(n), draws=[1] * n, shape=(2,))[0, :, 0]),
         (here[0, :, 0], numbers(range(n), epoch=1, shape=(2,))[0, :, 0]),
         (here[0, :, 0], numbers(range(n), seed=2, shape=(2,))[0, :, 0]),
     ]

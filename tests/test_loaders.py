@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Sequence
-from typing import Any
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from batteries.errors import ExperimentError, UsageError
 from batteries.experiment import Batch
 from batteries.prepare.seed import random_state
 from batteries.train.loaders import Loader, Share, grouped
+from batteries.train.samplers import Shuffled
 
 NUMBERS = torch.arange(23.0)
 
@@ -47,12 +51,11 @@ class Counted(Dataset[Any]):
 
 
 def shuffled(*, batch_size: int = 4, seed: int = 0, dataset: Any = (NUMBERS, -NUMBERS)) -> Loader:
-    return Loader(dataset, batch_size=batch_size, seed=seed, shuffle=True)
+    return Loader(dataset, batch_size=batch_size, seed=seed, sampler=Shuffled())
 
 
 def same(left: Sequence[Batch], right: Sequence[Batch]) -> bool:
-    pairs = zip(left, right, strict=True)
-    return all(torch.equal(x, y) for a, b in pairs for x, y in zip(a, b, strict=True))
+    return [plain(batch) for batch in left] == [plain(batch) for batch in right]
 
 
 def plain(state: Any) -> Any:
@@ -158,7 +161,7 @@ def test_skipped_samples_are_never_read() -> None:
 
 def test_random_samples_are_the_same_with_and_without_workers_and_from_any_batch() -> None:
     def epoch(workers: int, number: int, start: int = 0) -> list[Batch]:
-        loader = Loader(Noisy(), batch_size=4, seed=5, shuffle=True, num_workers=workers)
+        loader = Loader(Noisy(), batch_size=4, seed=5, sampler=Shuffled(), num_workers=workers)
         return list(loader.epoch(number, start=start))
 
     here = epoch(0, 1)
@@ -172,7 +175,7 @@ def test_random_samples_are_the_same_with_and_without_workers_and_from_any_batch
 @pytest.mark.parametrize("workers", [0, 2])
 def test_reading_a_dataset_leaves_the_global_generators_alone(workers: int) -> None:
     before = plain(random_state())
-    list(Loader(Noisy(), batch_size=4, shuffle=True, num_workers=workers).epoch(0))
+    list(Loader(Noisy(), batch_size=4, sampler=Shuffled(), num_workers=workers).epoch(0))
     assert plain(random_state()) == before
 
 
@@ -207,11 +210,16 @@ def test_a_collate_of_ones_own_joins_the_samples() -> None:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ((NUMBERS, NUMBERS[:5]), r"of one length, got tensors of shapes \[\(23,\), \(5,\)\]"),
-        ((NUMBERS, NUMBERS, NUMBERS), "of one length, got tensors of shapes"),
-        (NUMBERS, r"one tensor for rows that have a target; return \(inputs, targets\)"),
-        ({"x": NUMBERS}, "a torch Dataset with a length, got dict"),
-        ((NUMBERS.numpy(), NUMBERS.numpy()), "a torch Dataset with a length, got tuple"),
+        ((NUMBERS, NUMBERS[:5]), r"of one length, got shapes inputs \(23,\), targets \(5,\)"),
+        (({"a": NUMBERS, "b": NUMBERS[:2]}, NUMBERS), r"inputs\['a'\] \(23,\), inputs\['b'\] \(2,\), targets \(23,\)"),
+        ((NUMBERS, NUMBERS, NUMBERS), r"returned 3 parts for rows that have a target; return \(inputs, targets\)"),
+        (NUMBERS, r"one Tensor for rows that have a target; return \(inputs, targets\)"),
+        ({"x": NUMBERS}, r"one dict for rows that have a target; return \(inputs, targets\)"),
+        ((["a"], NUMBERS), r"a torch Dataset with a length; its inputs\[0\] is str"),
+        ((torch.tensor(1.0), NUMBERS), "one row a sample, or a torch Dataset with a length; its inputs is Tensor"),
+        ((np.array(["a", "b"]), NUMBERS), r"dataset's inputs has type <U1, which PyTorch does not know; .*astype"),
+        ((np.zeros(23, ">f4"), NUMBERS), "dataset's inputs has type >f4, which PyTorch does not know"),
+        (({}, None), "of one length, got shapes none"),
         (iter([1, 2]), "a torch Dataset with a length, got list_iterator"),
         (None, "a torch Dataset with a length, got NoneType"),
     ],
@@ -242,3 +250,176 @@ def test_groups_hold_everything_in_order_and_only_the_last_is_short(count: int, 
     groups = list(grouped(size, iter(range(count))))  # type: ignore[arg-type]
     assert [x for group in groups for x in group] == list(range(count))
     assert all(len(group) == size for group in groups[:-1])
+
+
+class Pair(NamedTuple):
+    """Two parts of one input."""
+
+    image: Any
+    length: Any
+
+
+IMAGES = np.arange(23 * 6, dtype=np.uint8).reshape(23, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        torch.from_numpy(IMAGES),
+        IMAGES,
+        IMAGES[::-1],
+        np.asfortranarray(IMAGES),
+        {"image": IMAGES, "length": torch.arange(23)},
+        (IMAGES, (torch.arange(23.0), [np.arange(23) > 3])),
+        Pair(IMAGES, {"deep": NUMBERS.half()}),
+    ],
+)
+def test_inputs_of_any_nesting_are_gathered_whole_with_their_types(inputs: Any) -> None:
+    def check(taken: Any, whole: Any, rows: Tensor) -> None:
+        if isinstance(whole, dict):
+            assert list(taken) == list(whole)
+            for key in whole:
+                check(taken[key], whole[key], rows)
+        elif isinstance(whole, tuple | list):
+            assert type(taken) is type(whole)
+            for a, b in zip(taken, whole, strict=True):
+                check(a, b, rows)
+        else:
+            wanted = torch.as_tensor(whole.copy() if isinstance(whole, np.ndarray) else whole)[rows]
+            assert taken.dtype == wanted.dtype
+            assert torch.equal(taken, wanted)
+
+    for batch in shuffled(dataset=(inputs, NUMBERS.numpy())).epoch(0):
+        check(batch.inputs, inputs, batch.rows)
+        check(batch.targets, NUMBERS.numpy(), batch.rows)
+
+
+def test_inputs_alone_of_any_nesting_are_gathered_too() -> None:
+    for inputs in ({"a": NUMBERS, "b": NUMBERS}, (NUMBERS, NUMBERS, NUMBERS), IMAGES):
+        batch = next(Loader(inputs, batch_size=2, labelled=False).epoch(0))
+        assert type(batch.inputs) in (type(inputs), Tensor)
+        assert batch.targets is None
+    with pytest.raises(ExperimentError, match="rows without a target; return inputs alone"):
+        Loader((NUMBERS, NUMBERS), batch_size=2, labelled=False)
+
+
+def test_what_is_gathered_can_be_written_to_and_leaves_the_source_alone(tmp_path: Path) -> None:
+    IMAGES.tofile(tmp_path / "images")
+    stored = np.memmap(tmp_path / "images", dtype=np.uint8, mode="r", shape=IMAGES.shape)
+    frozen = IMAGES.copy()
+    frozen.flags.writeable = False
+    for source in (stored, frozen, torch.from_numpy(IMAGES.copy())):
+        batch = next(Loader(source, batch_size=23, labelled=False).epoch(0))
+        batch.inputs[:] = 0
+        assert np.array_equal(np.asarray(source), IMAGES)
+
+
+def test_of_a_memory_map_only_the_rows_of_a_batch_are_read(tmp_path: Path) -> None:
+    row, rows = 2**16, 4096  # 256 MiB, nearly all of it a hole in the file
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(row * rows)
+    stored = np.memmap(tmp_path / "big", dtype=np.uint8, mode="r", shape=(rows, row))
+    loader = Loader(stored, batch_size=8, labelled=False, sampler=Shuffled())
+    tracemalloc.start()
+    try:
+        for batch in islice(loader.epoch(0), 20):
+            assert batch.inputs.shape == (8, row)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 8 * row + 2**20
+    finally:
+        tracemalloc.stop()
+
+
+class Repeats:
+    """Rows 0 to size - 1, then the even ones again, then row 0 once more."""
+
+    def order(self, size: int, *, batch_size: int, epoch: int, seed: int) -> Tensor:
+        return torch.cat([torch.arange(size), torch.arange(0, size, 2), torch.tensor([0])])
+
+
+def test_a_sampler_may_repeat_rows_and_each_time_is_counted() -> None:
+    loader = Loader(Noisy(), batch_size=4, sampler=Repeats())
+    batches = list(loader.epoch(0))
+    assert (loader.size, loader.num_samples, len(loader), loader.batch_len(4)) == (11, 18, 5, 2)
+    assert torch.cat([batch.draws for batch in batches]).tolist() == [0] * 11 + [1] * 6 + [2]  # type: ignore[misc]
+    drawn = torch.cat([batch.inputs for batch in batches])[:, 1:]
+    assert len(drawn.unique()) == drawn.numel()
+    once = list(Loader(Noisy(), batch_size=4).epoch(0))
+    assert torch.equal(drawn[:11], torch.cat([batch.inputs for batch in once])[:, 1:])
+    assert {batch.draws for batch in once} == {None}
+    for workers in (1, 2):
+        assert same(list(Loader(Noisy(), batch_size=4, sampler=Repeats(), num_workers=workers).epoch(0)), batches)
+    assert same(list(loader.epoch(0, start=3)), batches[3:])
+    halves = [list(loader.epoch(0, share=Share(rank=rank, world=2))) for rank in (0, 1)]
+    for number, batch in enumerate(batches):
+        assert torch.equal(torch.cat([half[number].draws for half in halves]), batch.draws)  # type: ignore[misc]
+        assert torch.equal(torch.cat([half[number].inputs for half in halves]), batch.inputs)
+
+
+@given(rows=st.lists(st.integers(0, 9), min_size=1, max_size=60), batch_size=st.integers(1, 9))
+def test_draws_count_the_earlier_ones_of_the_same_row(rows: list[int], batch_size: int) -> None:
+    class Given:
+        def order(self, size: int, *, batch_size: int, epoch: int, seed: int) -> Tensor:
+            return torch.tensor(rows)
+
+    batches = list(Loader(torch.arange(10), batch_size=batch_size, labelled=False, sampler=Given()).epoch(0))
+    found = [None if batch.draws is None else batch.draws.tolist() for batch in batches]
+    expected = [rows[:place].count(row) for place, row in enumerate(rows)]
+    if len(set(rows)) == len(rows):
+        assert set(map(str, found)) == {"None"}
+    else:
+        assert [draw for draws in found for draw in draws or []] == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0, 23], "Wrong.order gave rows 0 to 23, the dataset has 0 to 22"),
+        ([-1, 3], "Wrong.order gave rows -1 to 3, the dataset has 0 to 22"),
+        ([0.5], r"Wrong.order must give rows, int64 \(n,\), got torch.float32 \(1,\)"),
+        ([[1]], r"Wrong.order must give rows, int64 \(n,\), got torch.int64 \(1, 1\)"),
+        ([], r"Wrong.order must give rows, int64 \(n,\), got torch.float32 \(0,\)"),
+    ],
+)
+def test_a_sampler_that_gives_no_rows_of_the_dataset_is_refused_when_the_loader_is_made(
+    rows: list[Any], message: str
+) -> None:
+    class Wrong:
+        def order(self, size: int, *, batch_size: int, epoch: int, seed: int) -> Any:
+            return torch.tensor(rows)
+
+    with pytest.raises(ExperimentError, match=message):
+        Loader((NUMBERS, NUMBERS), batch_size=2, sampler=Wrong())
+
+
+def test_an_epoch_of_another_length_is_refused_for_updates_are_counted() -> None:
+    class Growing:
+        def order(self, size: int, *, batch_size: int, epoch: int, seed: int) -> Tensor:
+            return torch.arange(epoch + 1)
+
+    loader = Loader((NUMBERS, NUMBERS), batch_size=2, sampler=Growing())
+    with pytest.raises(ExperimentError, match=r"Growing\.order gave 1 rows in epoch 0 and 3 in epoch 2"):
+        next(loader.epoch(2))
+
+
+def test_what_is_no_sampler_is_refused() -> None:
+    with pytest.raises(ExperimentError, match=r"method order\(size, \*, batch_size, epoch, seed\), list has none"):
+        Loader((NUMBERS, NUMBERS), batch_size=2, sampler=[1, 2])  # type: ignore[arg-type]
+
+
+def test_a_random_collate_is_the_same_with_any_number_of_workers() -> None:
+    def mixed(samples: list[Any]) -> Tensor:
+        weight = torch.rand(()) + random.random() + float(np.random.rand())
+        return torch.stack([x for x, _ in samples]) * weight
+
+    def epoch(workers: int) -> list[Batch]:
+        loader = Loader(Noisy(), batch_size=4, labelled=False, num_workers=workers, collate=mixed)
+        return list(loader.epoch(0))
+
+    assert same(epoch(2), epoch(0))
+    weights = [float(batch.inputs[1, 0] / batch.rows[1]) for batch in epoch(0)]
+    assert len(set(weights)) == 3
+
+
+def test_an_empty_dataset_has_no_batches() -> None:
+    loader = Loader(torch.zeros(0, 3), batch_size=2, labelled=False)
+    assert (len(loader), list(loader.epoch(0))) == (0, [])

@@ -15,6 +15,7 @@ from batteries.errors import ExperimentError, NonFiniteError
 from batteries.train.device import Device
 from batteries.train.loaders import Loader
 from batteries.train.loop import predict, train
+from batteries.train.samplers import Shuffled
 from batteries.train.state import TrainState
 
 CPU = Device.pick("cpu")
@@ -46,7 +47,7 @@ def numbers(targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
 
 def loader(**options: Any) -> Loader:
-    return Loader(numbers(), **{"batch_size": 4, "seed": 1, "shuffle": True, **options})
+    return Loader(numbers(), **{"batch_size": 4, "seed": 1, "sampler": Shuffled(), **options})
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_samples() -> None:

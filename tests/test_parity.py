@@ -18,6 +18,7 @@ from batteries.train.average import recompute_batch_norm
 from batteries.train.device import Device
 from batteries.train.loaders import Loader
 from batteries.train.loop import predict, train
+from batteries.train.samplers import Shuffled
 from batteries.train.state import TrainState
 
 CPU = Device.pick("cpu")
@@ -54,7 +55,7 @@ def ours(stage: bt.Stage, experiment: Plain | None = None, *, batch_size: int = 
     """The state after our loop; dropout draws from the global generator, seeded just before."""
     experiment = experiment or Plain()
     state = TrainState.begin(experiment, stage, experiment.model(), CPU)
-    loader = Loader(data(rows, experiment.dtype), batch_size=batch_size, seed=SEED, shuffle=True)
+    loader = Loader(data(rows, experiment.dtype), batch_size=batch_size, seed=SEED, sampler=Shuffled())
     torch.manual_seed(9)
     list(train(experiment, stage, state, loader, CPU))
     return state
@@ -221,7 +222,7 @@ def test_statistics_of_equal_batches_are_near_pytorchs_update_bn_and_of_ragged_o
 def test_predictions_equal_those_of_one_pass_over_all_rows() -> None:
     model = ours(bt.Stage("all", epochs=1)).model
     inputs, targets = data()
-    predicted = predict(Plain(), model, Loader((inputs, targets), batch_size=8, shuffle=True), CPU)
+    predicted = predict(Plain(), model, Loader((inputs, targets), batch_size=8, sampler=Shuffled()), CPU)
     with torch.no_grad():
         whole = model.eval()(inputs)
     # a matrix product of 8 rows may add in another order than one of 53

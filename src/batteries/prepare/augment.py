@@ -24,7 +24,9 @@ class SampleRandom:
     """Random numbers for each sample of a batch, counted, not drawn from a shared stream.
 
     Each call gives new numbers; the k-th call gives a sample the same numbers whatever the batch it
-    is in. A counter through the finaliser of splitmix64 (Steele, Lea & Flood 2014).
+    is in. A counter through the finaliser of splitmix64 (Steele, Lea & Flood 2014). `draws`, shape (n,),
+    says how often a row came before in this epoch: a row drawn again gets other numbers, the first time
+    the same as without `draws`.
 
     >>> first = SampleRandom(1, epoch=0, rows=torch.tensor([5, 7])).uniform()
     >>> again = SampleRandom(1, epoch=0, rows=torch.tensor([7])).uniform()
@@ -32,16 +34,18 @@ class SampleRandom:
     True
     """
 
-    def __init__(self, seed: int, *, epoch: int, rows: Tensor) -> None:
+    def __init__(self, seed: int, *, epoch: int, rows: Tensor, draws: Tensor | None = None) -> None:
         high, low = derive_seed(seed, "sample", epoch), derive_seed(seed, "sample", epoch, "low")
-        self._key = (high << 31) | (low >> 1)
-        self._rows = rows
+        key = (high << 31) | (low >> 1)
+        self._base = _mix(rows.to(torch.int64) ^ key)
+        if draws is not None:
+            self._base = self._base + draws.to(torch.int64) * _GAMMA
         self._calls = 0
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1): float32, shape (n, *shape), on the device of the rows."""
         self._calls += 1
-        base = _mix(_mix(self._rows.to(torch.int64) ^ self._key) + self._calls)
+        base = _mix(self._base + self._calls)
         places = torch.arange(math.prod(shape), device=base.device)
         bits = _mix(base[:, None] + _mix(places + 1)[None])
         return ((bits >> 40) & 0xFFFFFF).to(torch.float32).mul(2.0**-24).reshape(len(base), *shape)

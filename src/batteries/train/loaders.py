@@ -1,27 +1,29 @@
 """Loaders: datasets into batches whose order depends on (seed, epoch) and on nothing else.
 
-In:    what `Experiment.dataset` returned: tensors, or a torch Dataset.
+In:    what `Experiment.dataset` returned: tensors, arrays, or a torch Dataset; a sampler.
 Out:   batches, from any position of any epoch; each sample with its row.
 Next:  the loop trains and predicts with them.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import IterableDataset, TensorDataset
 
 from batteries.errors import ExperimentError, UsageError
 from batteries.experiment.base import Batch
-from batteries.prepare.seed import derive_seed
+from batteries.train.samplers import Sampler
+from batteries.train.sources import Group, MapStyle, Source, gathered
+from batteries.train.stream import Stream
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,137 +64,126 @@ class Share:
 class Loader:
     """Batches of a dataset.
 
-    `shuffle` draws a new order for each epoch from (seed, epoch); the ragged last batch is kept.
+    `sampler` chooses the rows of an epoch and their order, from (seed, epoch) alone; None takes every row
+    in its order. The ragged last batch is kept.
 
     >>> loader = Loader((torch.arange(5.0), torch.arange(5)), batch_size=2, seed=0)
     >>> [batch.size for batch in loader.epoch(0)]
     [2, 2, 1]
+
+    Raises
+    ------
+    ExperimentError
+        When it is made: what `dataset` is cannot be read, or the sampler does not fit it. While it reads:
+        a sample is no pair; whatever the dataset raises comes as it is, with the row in a note.
+    ResourceError
+        When a worker died, or gave nothing for `timeout` seconds.
+
     """
 
     dataset: Any
-    """`(inputs, targets)` or `inputs` as tensors, or a torch Dataset of `(input, target)` or `input`."""
+    """`(inputs, targets)` or `inputs`: tensors or arrays, also nested in dicts and tuples; or a torch
+    Dataset, also an IterableDataset, of `(input, target)` or `input`."""
     _: KW_ONLY
     batch_size: int
     seed: int = 0
-    shuffle: bool = False
+    sampler: Sampler | None = None
     labelled: bool = True
     """Whether the dataset gives targets."""
+    length: int | None = None
+    """Samples of a stream that does not know its own length."""
     num_workers: int = 0
+    """Processes that read a torch Dataset; their number changes no batch."""
+    timeout: float = 300.0
+    """Seconds of waiting for one batch after which a worker counts as hung; `math.inf` waits forever."""
     collate: Callable[[list[Any]], Any] | None = None
+    """Joins samples of a torch Dataset; PyTorch's `default_collate` unless given."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.dataset, TensorDataset):
-            tensors = self.dataset.tensors
-            self.dataset = tensors[0] if len(tensors) == 1 else tensors
-        self._tensors = _as_tensors(self.dataset, labelled=self.labelled)
-        self.size = len(self._tensors[0]) if self._tensors else len(self.dataset)
+        self._source = self._source_of(self.dataset)
+        self.size = self._source.size
+        self.num_samples = self.size if self.sampler is None else len(self._sampled(self.sampler, 0))
+
+    def _source_of(self, dataset: Any) -> Source:
+        if isinstance(dataset, TensorDataset):
+            dataset = dataset.tensors[0] if len(dataset.tensors) == 1 else dataset.tensors
+        if isinstance(dataset, Tensor | np.ndarray | tuple | list | dict):
+            return gathered(dataset, labelled=self.labelled)
+        collate = self.collate or torch.utils.data.default_collate
+        if isinstance(dataset, IterableDataset):
+            if self.sampler is not None:
+                raise ExperimentError(
+                    f"{type(dataset).__name__} is a stream and has its own order; it cannot have a sampler"
+                )
+            return Stream(dataset, self.labelled, self.num_workers, self.timeout, collate, self.length)
+        if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+            raise ExperimentError(
+                "dataset must return tensors or arrays (inputs, targets), or a torch Dataset with a length,"
+                f" got {type(dataset).__name__}"
+            )
+        return MapStyle(dataset, self.labelled, self.num_workers, self.timeout, collate)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return -(-self.size // self.batch_size)
+        return -(-self.num_samples // self.batch_size)
 
     def batch_len(self, number: int) -> int:
         """Samples of batch `number` of an epoch, over all ranks."""
         if not 0 <= number < len(self):
             raise UsageError(f"an epoch has the batches 0 to {len(self) - 1}, got {number}")
-        return min(self.batch_size, self.size - number * self.batch_size)
+        return min(self.batch_size, self.num_samples - number * self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
-        """Rows in the order of an epoch: int64, shape (size,)."""
-        if not self.shuffle:
+        """Rows in the order of an epoch: int64, shape (num_samples,)."""
+        if self.sampler is None:
             return torch.arange(self.size)
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", epoch))
-        return torch.randperm(self.size, generator=generator)
+        order = self._sampled(self.sampler, epoch)
+        if len(order) != self.num_samples:
+            raise ExperimentError(
+                f"{type(self.sampler).__name__}.order gave {self.num_samples} rows in epoch 0 and {len(order)} in"
+                f" epoch {epoch}; give as many in every epoch"
+            )
+        return order
+
+    def _sampled(self, sampler: Sampler, epoch: int) -> Tensor:
+        name = type(sampler).__name__
+        if not callable(getattr(sampler, "order", None)):
+            raise ExperimentError(
+                f"sampler must have a method order(size, *, batch_size, epoch, seed), {name} has none"
+            )
+        rows = torch.as_tensor(sampler.order(self.size, batch_size=self.batch_size, epoch=epoch, seed=self.seed))
+        if rows.dtype != torch.int64 or rows.ndim != 1 or not len(rows):
+            raise ExperimentError(f"{name}.order must give rows, int64 (n,), got {rows.dtype} {tuple(rows.shape)}")
+        if not 0 <= int(rows.min()) <= int(rows.max()) < self.size:
+            raise ExperimentError(
+                f"{name}.order gave rows {int(rows.min())} to {int(rows.max())}, the dataset has 0 to {self.size - 1}"
+            )
+        return rows
 
     def epoch(self, epoch: int, *, start: int = 0, share: Share = Share()) -> Iterator[Batch]:
         """Yield this rank's share of an epoch from batch number `start` on; nothing else is read."""
-        groups = share.of(torch.split(self.order(epoch), self.batch_size)[start:], start)
-        if self._tensors:
-            yield from map(self._gather, groups)
-        else:
-            yield from self._load(epoch, groups)
-
-    def _gather(self, rows: Tensor) -> Batch:
-        assert self._tensors is not None
-        inputs, targets = self._tensors
-        return Batch(inputs[rows], None if targets is None else targets[rows], rows)
-
-    def _load(self, epoch: int, groups: list[Tensor]) -> Iterator[Batch]:
-        loader = DataLoader(
-            _Seeded(self.dataset, derive_seed(self.seed, "sample", epoch)),
-            batch_sampler=[rows.tolist() for rows in groups],
-            num_workers=self.num_workers,
-            collate_fn=partial(_collate, self.collate),
-            generator=torch.Generator(),  # else the global one would lose a number to the worker seeds
-        )
-        for data, rows in zip(loader, groups, strict=True):
-            inputs, targets = _pair(data, self.labelled)
-            yield Batch(inputs, targets, rows)
+        order = self.order(epoch)
+        rows = share.of(torch.split(order, self.batch_size)[start : len(self)], start)
+        draws: Sequence[Tensor | None] = [None] * len(rows)
+        if self.sampler is not None and (earlier := _earlier(order)) is not None:
+            draws = share.of(torch.split(earlier, self.batch_size)[start:], start)
+        groups = [Group(*group) for group in zip(rows, draws, strict=True)]
+        read = self._source.read(groups, epoch=epoch, seed=self.seed)
+        for (inputs, targets), group in zip(read, groups, strict=True):
+            yield Batch(inputs, targets, group.rows, group.draws)
 
 
-class _Seeded(Dataset[Any]):
-    """A dataset whose samples draw from generators seeded by (seed, epoch, row), in any worker."""
-
-    def __init__(self, dataset: Any, seed: int) -> None:
-        self.dataset = dataset
-        self.seed = seed
-
-    def __getitems__(self, rows: list[int]) -> list[Any]:
-        # not random_state_kept: it reads the generators of GPUs, which a forked worker cannot
-        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        try:
-            return [self._sample(row) for row in rows]
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
-            torch.set_rng_state(before[2])
-
-    def _sample(self, row: int) -> Any:
-        seed = derive_seed(self.seed, row)
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.default_generator.manual_seed(seed)
-        return self.dataset[row]
+def _earlier(order: Tensor) -> Tensor | None:
+    """How often each row came before in the order, or None if none comes twice."""
+    if int(order.bincount().max()) == 1:
+        return None
+    rows, places = order.sort(stable=True)
+    earlier = torch.empty_like(order)
+    earlier[places] = torch.arange(len(order)) - torch.searchsorted(rows, rows)
+    return earlier
 
 
-def _collate(collate: Callable[[list[Any]], Any] | None, samples: list[Any]) -> Any:
-    return (collate or torch.utils.data.default_collate)(samples)
-
-
-def _as_tensors(dataset: Any, *, labelled: bool) -> tuple[Tensor, Tensor | None] | None:
-    """The (inputs, targets) tensors to gather from, or None for a torch Dataset."""
-    if isinstance(dataset, Tensor):
-        if labelled:
-            raise ExperimentError("dataset returned one tensor for rows that have a target; return (inputs, targets)")
-        return dataset, None
-    if isinstance(dataset, tuple | list) and all(isinstance(part, Tensor) for part in dataset):
-        if len(dataset) != 2 or len(dataset[0]) != len(dataset[1]):
-            shapes = [tuple(part.shape) for part in dataset]
-            raise ExperimentError(
-                f"dataset must return (inputs, targets) of one length, got tensors of shapes {shapes}"
-            )
-        if not labelled:
-            raise ExperimentError("dataset returned (inputs, targets) for rows without a target; return inputs alone")
-        return dataset[0], dataset[1]
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or isinstance(
-        dataset, tuple | list | dict
-    ):
-        raise ExperimentError(
-            "dataset must return tensors (inputs, targets) or a torch Dataset with a length,"
-            f" got {type(dataset).__name__}"
-        )
-    return None
-
-
-def _pair(data: Any, labelled: bool) -> tuple[Any, Any]:
-    if not labelled:
-        return data, None
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise ExperimentError(f"a sample of the dataset must be (input, target), got {type(data).__name__}")
-    return data[0], data[1]
-
-
-def grouped(size: int, batches: Iterator[Batch]) -> Iterator[list[Batch]]:
+def grouped(size: int, batches: Iterator[_T]) -> Iterator[list[_T]]:
     """Yield lists of `size` batches, the last one shorter if need be.
 
     >>> [len(group) for group in grouped(2, iter([1, 2, 3]))]
