@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from batteries.errors import DataError, WeightsError
 from batteries.experiment import Metric, Stage
-from batteries.train.average import average_checkpoints, averaged, recompute_batch_norm
+from batteries.train.average import Averaged, average_checkpoints, recompute_batch_norm
 from batteries.train.checkpoint import Checkpoints
 
 
@@ -102,12 +102,11 @@ def test_what_does_not_fit_is_refused_by_name(sources: Any, error: type[Exceptio
 
 def test_ema_equals_one_written_by_hand_over_parameters_and_buffers() -> None:
     model = net()
-    twin = averaged(model, Stage("all", epochs=1, average="ema", decay=0.8))
-    assert twin is not None
+    twin = Averaged(model, Stage("all", epochs=1, average="ema", decay=0.8))
     mean: dict[str, Tensor] = {}
     for n in range(60):
         moved(model)
-        twin.update_parameters(model)
+        twin.update()
         decay = min(0.8, (1 + n) / (10 + n))
         for name, tensor in model.state_dict().items():
             whole = n == 0 or not tensor.is_floating_point()
@@ -118,18 +117,13 @@ def test_ema_equals_one_written_by_hand_over_parameters_and_buffers() -> None:
 
 def test_swa_equals_pytorchs_averaged_model() -> None:
     model = net()
-    twin, theirs = averaged(model, Stage("all", epochs=1, average="swa")), AveragedModel(model)
-    assert twin is not None
+    twin, theirs = Averaged(model, Stage("all", epochs=1, average="swa")), AveragedModel(model)
     for _ in range(5):
         moved(model)
-        twin.update_parameters(model)
+        twin.update()
         theirs.update_parameters(model)
     pairs = zip(twin.module.state_dict().values(), theirs.module.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-
-
-def test_a_stage_without_average_keeps_none() -> None:
-    assert averaged(net(), Stage("all", epochs=1)) is None
 
 
 def test_batch_norm_statistics_are_those_of_all_samples_whatever_the_batches() -> None:

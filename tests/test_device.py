@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from batteries.errors import UsageError
+from batteries.experiment import Stage
 from batteries.train.device import Device
 
 
@@ -52,4 +53,4 @@ def test_only_fp16_scales_the_loss() -> None:
 
 def test_the_model_that_is_trained_is_the_bare_one() -> None:
     model = nn.Linear(2, 1)
-    assert Device.pick("cpu").wrap(model) is model
+    assert Device.pick("cpu").prepare(model, Stage("all", epochs=1)) is model

@@ -127,8 +127,9 @@ def test_a_loss_that_is_not_finite_stops_before_any_weight_is_changed() -> None:
     with pytest.raises(NonFiniteError) as caught:
         list(train(Line(), stage, state, data, CPU))
     assert str(caught.value) == (
-        "stage 'late': the loss became nan in epoch 1, update 1."
-        " Finished epochs are saved. Lower lr (0.25), set clip=1.0, or look at the data of that batch"
+        "stage 'late': the loss or its gradient became NaN or infinite in epoch 1, update 1; the weights are those"
+        " before it. Finished epochs are saved. Lower lr (0.25), set clip=1.0, look at the data of that batch, or go on"
+        " without such updates: on_nan='skip'"
     )
     assert torch.equal(state.model.weight, before)
     assert state.step == 0

@@ -279,14 +279,14 @@ def test_a_loss_that_becomes_nan_ends_the_run_with_7_and_keeps_the_epochs_before
         "        loss = nn.functional.cross_entropy(outputs, targets)\n"
         "        return loss * float('nan') if Toy.seen == 7 else loss",
     )
-    with pytest.raises(NonFiniteError, match=r"stage 'head': the loss became nan in epoch 2, update 3\.") as caught:
+    with pytest.raises(NonFiniteError, match=r"stage 'head': the loss or its .* in epoch 2, update 3;") as caught:
         trained(toy_folder)
     assert caught.value.exit_code == 7
     last = Checkpoints(toy_folder / "runs/toy-001/fold0/stage-head", metric=bt.Metric.accuracy()).last
     assert last is not None
     assert (last.info["epoch"], last.info["evaluated"]) == (1, True)
     log = (toy_folder / "runs/toy-001/train.log").read_text()
-    assert "stopped: NonFiniteError: stage 'head': the loss became nan" in log
+    assert "stopped: NonFiniteError: stage 'head': the loss or its gradient became NaN" in log
 
 
 def test_a_metric_that_fails_loses_no_epoch_and_can_be_mended(toy_folder: Path, change: Change) -> None:

@@ -8,10 +8,13 @@ Next:  every other module raises from here; only `cli` turns them into messages.
     1 a bug                   6 disk or memory ran out
     2 usage                   7 non-finite training
     3 invalid input           8 busy (lock, ledger)
-    4 corrupt or untrusted    130 Ctrl-C, 143 SIGTERM: stopped after a saved checkpoint
+    4 corrupt or untrusted    9 another process of the training died or hangs
+    130 Ctrl-C, 143 SIGTERM: stopped after a saved checkpoint
 """
 
 from __future__ import annotations
+
+from signal import Signals
 
 
 class BatteriesError(Exception):
@@ -100,9 +103,28 @@ class BusyError(BatteriesError):
     exit_code = 8
 
 
+class PeerError(BatteriesError):
+    """Another process of a distributed training died, or was silent for too long."""
+
+    exit_code = 9
+
+
 class Interrupted(BatteriesError):
     """Stopped by a signal, after everything worth keeping was saved."""
 
     def __init__(self, message: str, *, signum: int) -> None:
         super().__init__(message)
+        self.signum = signum
         self.exit_code = 128 + signum
+
+    @classmethod
+    def by(cls, signum: int) -> Interrupted:
+        """Return the error that a signal asks for."""
+        return cls(f"stopped by {Signals(signum).name}", signum=signum)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _interrupted, (str(self), self.signum)
+
+
+def _interrupted(message: str, signum: int) -> Interrupted:
+    return Interrupted(message, signum=signum)

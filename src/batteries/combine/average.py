@@ -118,10 +118,10 @@ def _fold(
     checkpoints: list[Checkpoint],
     predictor: Predictor,
 ) -> _Fold:
-    device = predictor.device
+    device, experiment = predictor.device, predictor.experiment
     model = build_model(experiment, fold)
     load_weights(model, average_checkpoints(checkpoints, part=checkpoints[0].info["weights"]))
-    model.to(device.name)
+    model = device.place_model(model, predictor.stage)
     seed = derive_seed(experiment.seed, "average", fold)
     loader = loader_of(experiment, tables.train[folds.training(fold)], predictor.stage, training=True, seed=seed)
     recompute_batch_norm(model, training_inputs(experiment, loader, device, epoch=0), experiment.predict_step)

@@ -7,14 +7,17 @@ Next:  `prepare` reads its tables, `train` its model and stages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
+from batteries.config import check_values
 from batteries.errors import ConfigError, DataError
 from batteries.experiment.metric import Metric
 from batteries.experiment.stage import Stage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import polars as pl
     import torch
     from numpy.typing import NDArray
@@ -66,6 +69,10 @@ class Experiment:
     """Names of the classes, in the order of the prediction columns, where the target column holds names."""
     keep: ClassVar[int] = 3
     """How many best checkpoints of a stage stay on disk, beside the newest two."""
+    log_every: ClassVar[int] = 50
+    """Updates between two lines of the metric log within an epoch; 0 for none."""
+    save_every: ClassVar[float] = 600.0
+    """Seconds between two checkpoints within an epoch."""
 
     def __post_init__(self) -> None:
         for field, least in (("batch_size", 1), ("num_workers", 0)):
@@ -105,8 +112,8 @@ class Experiment:
         """Return the stages, in order; each starts from the one before."""
         return [Stage("train", epochs=10)]
 
-    def training_step(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the mean loss of one batch."""
+    def training_step(self, model: nn.Module, batch: Batch) -> Tensor | dict[str, Any]:
+        """Return the mean loss of one batch, or a dict with it as `loss` and other means over the batch to log."""
         return self.loss(model(batch.inputs), batch.targets)
 
     def predict_step(self, model: nn.Module, inputs: Any) -> Tensor:
@@ -133,6 +140,14 @@ class Experiment:
         import torch
 
         return torch.optim.AdamW(parameters, lr=stage.lr, fused=True)
+
+    def sampler(self, rows: pl.DataFrame) -> Any:
+        """Return the order in which training rows are seen: `Weighted`, `Balanced`, `ByLength`; None shuffles them."""
+        return None
+
+    def trackers(self, run: str, folder: Path) -> list[Any]:
+        """Return what else logs the metrics of a fold, such as `WandB("project", name=run, folder=folder)`."""
+        return []
 
     def targets(self, rows: pl.DataFrame) -> NDArray[Any]:
         """Return the target column as numbers: as it is, or as positions in `classes`.
@@ -181,7 +196,18 @@ class Experiment:
         names = [stage.name for stage in stages]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"{type(self).__name__}.stages has two stages named {sorted(twice)[0]!r}; rename one")
+        for stage in stages:
+            self.at(stage)
         return list(stages)
+
+    def at(self, stage: Stage) -> Self:
+        """Return the experiment with the fields that it has in `stage`."""
+        if not stage.fields:
+            return self
+        try:
+            return replace(self, **check_values(type(self), stage.fields))
+        except ConfigError as error:
+            raise ConfigError(f"stage {stage.name!r}, fields: {error}") from error
 
 
 def _rectangle(column: pl.Series) -> NDArray[Any]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel
 
 from batteries.errors import DataError, WeightsError
 from batteries.experiment.stage import Stage
@@ -23,6 +24,8 @@ from batteries.train.checkpoint import Checkpoint
 from batteries.train.weights import read_weights
 
 Source = Checkpoint | Path | str | Mapping[str, Any]
+Moments = tuple[int, Tensor, Tensor]
+"""Values in a channel; per channel their mean and the sum of squares around it, float64."""
 _Kind = tuple[tuple[int, ...], torch.dtype]
 
 
@@ -93,35 +96,58 @@ def _check_same(first: Mapping[str, _Kind], found: Mapping[str, _Kind], number: 
             raise WeightsError(f"checkpoints 1 and {number} differ: {name!r} is {then} and {shape} {dtype}")
 
 
-def averaged(model: nn.Module, stage: Stage) -> AveragedModel | None:
-    """Return the averaged twin that the stage asks for, or None.
+class Averaged:
+    """A twin of a model whose weights are averages along the training; never swapped with the model's own.
 
-    `ema` averages parameters and buffers after every update, with a decay that rises as
-    (1 + n) / (10 + n) up to the stage's; `swa` averages parameters equally after every epoch.
+    `ema` averages parameters and buffers after every update, with a decay that rises as (1 + n) / (10 + n) up to
+    the stage's; `swa` averages parameters equally after every epoch, and copies the buffers. As
+    `torch.optim.swa_utils.AveragedModel` does, but counted on the host, so that no update waits for the device.
     """
-    if stage.average is None:
-        return None
-    if stage.average == "swa":
-        return AveragedModel(model)
-    return AveragedModel(model, multi_avg_fn=_warmed_ema(stage.decay), use_buffers=True)
 
+    def __init__(self, model: nn.Module, stage: Stage) -> None:
+        self.module = deepcopy(model).requires_grad_(False)
+        self.count = 0
+        self._decay = stage.decay if stage.average == "ema" else None
+        self._weights = _by_type([*model.parameters()], [*self.module.parameters()])
+        self._buffers = _by_type([*model.buffers()], [*self.module.buffers()])
 
-def _warmed_ema(decay: float) -> Callable[[Any, Any, Any], None]:
     @torch.no_grad()
-    def average(means: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
-        n = int(count)
-        weight = 1.0 - min(decay, (1 + n) / (10 + n))
-        if means[0].is_floating_point():
-            torch._foreach_lerp_(means, currents, weight)
-        else:
-            torch._foreach_copy_(means, currents)
+    def update(self) -> None:
+        """Take the model's present weights into the average."""
+        for pairs, averages in ((self._weights, True), (self._buffers, self._decay is not None)):
+            for own, twin in pairs:
+                if averages and self.count > 0 and own[0].is_floating_point():
+                    self._move(twin, own)
+                else:
+                    torch._foreach_copy_(twin, own)
+        self.count += 1
 
-    return average
+    def _move(self, twin: list[Tensor], own: list[Tensor]) -> None:
+        if self._decay is not None:
+            torch._foreach_lerp_(twin, own, 1.0 - min(self._decay, (1 + self.count) / (10 + self.count)))
+            return
+        steps = torch._foreach_sub(own, twin)
+        torch._foreach_div_(steps, self.count + 1)
+        torch._foreach_add_(twin, steps)
+
+
+def _by_type(own: Sequence[Tensor], twin: Sequence[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Pairs of lists, each of one type and device."""
+    pairs: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
+    for one, other in zip(own, twin, strict=True):
+        same = pairs.setdefault((one.dtype, one.device), ([], []))
+        same[0].append(one.detach())
+        same[1].append(other)
+    return list(pairs.values())
 
 
 @torch.no_grad()
 def recompute_batch_norm(
-    model: nn.Module, batches: Iterable[Any], forward: Callable[[nn.Module, Any], Any] | None = None
+    model: nn.Module,
+    batches: Iterable[Any],
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    *,
+    gather: Callable[[list[Moments]], list[list[Moments]]] | None = None,
 ) -> int:
     """Set the running statistics of all batch norms to those of `batches`; return how many norms there are.
 
@@ -135,6 +161,9 @@ def recompute_batch_norm(
         Inputs, on the model's device.
     forward
         How to call the model, `forward(model, inputs)`; by default `model(inputs)`.
+    gather
+        Where several processes have batches of their own: `Device.gather`. Pooled by the formula of Chan,
+        Golub & LeVeque 1979.
 
     Raises
     ------
@@ -154,28 +183,33 @@ def recompute_batch_norm(
         finally:
             for hook in hooks:
                 hook.remove()
-    for norm, pool in pools.items():
-        mean, variance = pool.moments()
+    own = [pool.moments() for pool in pools.values()]
+    for norm, parts in zip(norms, zip(*(gather(own) if gather else [own]), strict=True), strict=True):
+        count, mean, squares = _pooled(parts)
         assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
+        norm.running_var.copy_(squares / max(1, count - 1))
     return len(norms)
 
 
 @contextmanager
-def _only_norms_training(model: nn.Module, norms: Sequence[nn.Module]) -> Iterator[None]:
+def _only_norms_training(model: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """The model in evaluation, but norms take the statistics of each batch, of this process alone; buffers stay."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     for norm in norms:
-        norm.train()
-        norm.track_running_stats = False  # type: ignore[assignment] # so that no batch changes the buffers
+        norm.forward = partial(_by_own_batch, norm)  # type: ignore[method-assign]
     try:
         yield
     finally:
         for norm in norms:
-            norm.track_running_stats = True  # type: ignore[assignment]
+            del norm.forward  # the class has it
         for module, training in modes.items():
             module.training = training
+
+
+def _by_own_batch(norm: _BatchNorm, values: Tensor) -> Tensor:
+    return nn.functional.batch_norm(values, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
 
 
 class _Pool:
@@ -196,10 +230,23 @@ class _Pool:
         self.first = self.first + values.sum(dim=1)
         self.second = self.second + values.square().sum(dim=1)
 
-    def moments(self) -> tuple[Tensor, Tensor]:
+    def moments(self) -> Moments:
         if self.shift is None:
-            raise DataError("batch norm statistics need at least one batch of training data; none was given")
+            return 0, torch.zeros(()), torch.zeros(())
         mean = self.first / self.count
         assert isinstance(mean, Tensor)
-        variance = (self.second / self.count - mean.square()) * (self.count / max(1, self.count - 1))
-        return mean + self.shift.squeeze(1), variance
+        squares = self.second - mean.square() * self.count
+        return self.count, (mean + self.shift.squeeze(1)).cpu(), squares.cpu()
+
+
+def _pooled(parts: Sequence[Moments]) -> Moments:
+    """Moments of all samples from those of disjoint parts."""
+    full = [part for part in parts if part[0]]
+    if not full:
+        raise DataError("batch norm statistics need at least one batch of training data; none was given")
+    count, mean, squares = full[0]
+    for more, other, spread in full[1:]:
+        both, apart = count + more, other - mean
+        squares = squares + spread + apart.square() * (count * more / both)
+        mean, count = mean + apart * (more / both), both
+    return count, mean, squares

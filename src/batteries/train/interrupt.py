@@ -50,9 +50,7 @@ class Interrupts:
     @property
     def came(self) -> Interrupted | None:
         """What `check` raises, if a signal came."""
-        if self._signum is None:
-            return None
-        return Interrupted(f"stopped by {signal.Signals(self._signum).name}", signum=self._signum)
+        return None if self._signum is None else Interrupted.by(self._signum)
 
     def check(self) -> None:
         """Raise Interrupted if a signal came."""

@@ -8,20 +8,25 @@ Next:  `train.run` is this loop with logging, checkpoints and folds around it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batteries.errors import ExperimentError, NonFiniteError
 from batteries.experiment import Batch, Experiment, Stage
-from batteries.prepare.augment import SampleRandom
 from batteries.train.device import Device
+from batteries.train.groups import training_mode
 from batteries.train.loaders import Loader, grouped
+from batteries.train.recompute import recomputed
 from batteries.train.state import TrainState
-from batteries.train.weights import training_mode
+from batteries.train.update import Updates, Whole, as_trained
+
+_SMALLEST_SCALE = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,36 @@ class Epoch:
     """Mean over the samples, as they were seen."""
     lr: float
     """Of the last update, first parameter group."""
+    means: dict[str, float]
+    """Means of whatever else training_step returned."""
+
+
+@dataclass
+class Pace:
+    """Where the time of a training goes; for display only."""
+
+    samples: int = 0
+    waiting: float = 0.0
+    """Seconds spent waiting for data."""
+    since: float = 0.0
+
+    def read(self) -> dict[str, float]:
+        """Return samples a second and the share of time spent waiting for data since the last reading."""
+        now = perf_counter()
+        seconds, samples, waiting = max(1e-9, now - self.since), self.samples, self.waiting
+        self.since, self.samples, self.waiting = now, 0, 0.0
+        return {"speed/samples_per_second": samples / seconds, "speed/data_wait": min(1.0, waiting / seconds)}
+
+    def timed(self, groups: Iterator[list[Whole]]) -> Iterator[list[Whole]]:
+        """Yield the groups, noting how long each took to come."""
+        while True:
+            before = perf_counter()
+            group = next(groups, None)
+            self.waiting += perf_counter() - before
+            if group is None:
+                return
+            self.samples += sum(whole for _, whole in group)
+            yield group
 
 
 def _nothing() -> None:
@@ -48,11 +83,27 @@ def train(
     device: Device,
     *,
     after_update: Callable[[], object] = _nothing,
+    restore: Callable[[], object] | None = None,
+    pace: Pace | None = None,
 ) -> Iterator[Epoch]:
     """Train from where `state` stands to the end of `stage`, yielding after every epoch.
 
-    `after_update` is called once an update is complete; what it raises stops the training there, and
-    `state` can be saved and gone on from.
+    Parameters
+    ----------
+    after_update
+        Called once an update is complete; what it raises stops the training there, and `state` can be
+        saved and gone on from.
+    restore
+        Called where the stage says `on_nan="restore"`; it puts `state` back to saved weights.
+    pace
+        Notes where the time goes.
+
+    Raises
+    ------
+    NonFiniteError
+        A loss or gradient is NaN or infinite and the stage says to stop, or did it too often.
+    ResourceError
+        Memory ran out, with single samples even.
 
     Example
     -------
@@ -60,86 +111,56 @@ def train(
     ...     print(epoch.number, epoch.loss)
 
     """
-    forward = device.wrap(state.model)
-    updates = -(-len(loader) // stage.accumulate)
-    while state.epoch < stage.epochs:
-        training_mode(state.model, stage.freeze)
-        batches = loader.epoch(state.epoch, start=state.update * stage.accumulate)
-        for group in grouped(stage.accumulate, batches):
-            _set_lr(stage, state, total=stage.epochs * updates)
-            _update(experiment, stage, state, forward, group, device, loader.seed)
-            after_update()
-        if stage.average == "swa" and state.averaged is not None:
-            state.averaged.update_parameters(state.model)
-        loss = float(state.loss) / max(1, state.samples)
-        state.epoch, state.update, state.samples = state.epoch + 1, 0, 0
-        state.loss.zero_()
-        yield Epoch(state.epoch, loss, float(state.optimizer.param_groups[0]["lr"]))
+    pace = pace or Pace()
+    total = stage.epochs * -(-len(loader) // stage.accumulate)
+    with recomputed(state.model, stage.recompute):
+        updates = Updates(
+            experiment, stage, state, device, seed=loader.seed, log_every=experiment.log_every, restore=restore
+        )
+        while state.epoch < stage.epochs:
+            training_mode(state.model, stage.freeze)
+            for group in pace.timed(grouped(stage.accumulate, _batches(loader, state, stage, device))):
+                _set_lr(experiment, stage, state, total=total)
+                updates(group)
+                after_update()
+            yield _end_epoch(stage, state)
 
 
-def training_inputs(experiment: Experiment, loader: Loader, device: Device, *, epoch: int) -> Iterator[Any]:
-    """Yield the inputs of an epoch as the model sees them in training: on the device, augmented."""
-    for batch in loader.epoch(epoch):
-        yield _as_trained(experiment, batch, device, seed=loader.seed, epoch=epoch).inputs
+def _batches(loader: Loader, state: TrainState, stage: Stage, device: Device) -> Iterator[Whole]:
+    """This process's part of the batches that are left of the epoch, on the device, with their sizes."""
+    first = state.update * stage.accumulate
+    batches = device.placed(loader.epoch(state.epoch, start=first, share=device.share))
+    return ((batch, loader.batch_len(number)) for number, batch in enumerate(batches, first))
 
 
-def _as_trained(experiment: Experiment, batch: Batch, device: Device, *, seed: int, epoch: int) -> Batch:
-    """Return a batch as the model sees it in training: on the device, augmented."""
-    batch = device.place(batch)
-    return experiment.augment(batch, SampleRandom(seed, epoch=epoch, rows=batch.rows))
-
-
-def _set_lr(stage: Stage, state: TrainState, *, total: int) -> None:
-    multiplier = stage.multiplier(state.step, total)
+def _set_lr(experiment: Experiment, stage: Stage, state: TrainState, *, total: int) -> None:
+    multiplier = stage.multiplier(state.step, total, state.scores, experiment.metric)
     for group, lr in zip(state.optimizer.param_groups, state.base_lrs, strict=True):
         group["lr"] = lr * multiplier
 
 
-def _update(
-    experiment: Experiment,
-    stage: Stage,
-    state: TrainState,
-    forward: nn.Module,
-    group: list[Batch],
-    device: Device,
-    seed: int,
-) -> None:
-    """One optimizer update from a group of batches: the gradient is the mean over all their samples."""
-    count = sum(batch.size for batch in group)
-    mean = torch.zeros((), device=device.name)
-    for batch in group:
-        batch = _as_trained(experiment, batch, device, seed=seed, epoch=state.epoch)
-        with device.autocast(stage.precision):
-            loss = _scalar(experiment.training_step(forward, batch))
-        if len(group) > 1:
-            loss = loss * (batch.size / count)
-        torch.autograd.backward(state.scaler.scale(loss))
-        mean += loss.detach()
-    if not torch.isfinite(mean):
+def _end_epoch(stage: Stage, state: TrainState) -> Epoch:
+    if stage.average == "swa" and state.averaged is not None:
+        state.averaged.update()
+    means = state.means()
+    if state.scaler.is_enabled() and state.scaler.get_scale() < _SMALLEST_SCALE:
         raise NonFiniteError(
-            f"stage {stage.name!r}: the loss became {float(mean)} in epoch {state.epoch + 1},"
-            f" update {state.update + 1}."
-            f" Finished epochs are saved. Lower lr ({stage.lr:g}), set clip=1.0, or look at the data of that batch"
+            f"stage {stage.name!r}: with fp16 no gradient was finite for so long that the loss scale fell to"
+            f" {state.scaler.get_scale():g}; use precision='bf16' or 'fp32', or lower lr ({stage.lr:g})"
         )
-    if stage.clip is not None:
-        state.scaler.unscale_(state.optimizer)
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), stage.clip)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad()
-    if stage.average == "ema" and state.averaged is not None:
-        state.averaged.update_parameters(state.model)
-    state.loss += mean.to(state.loss.dtype) * count
-    state.samples += count
-    state.step += 1
-    state.update += 1
+    state.end_epoch()
+    lr = float(state.optimizer.param_groups[0]["lr"])
+    return Epoch(state.epoch, means.pop("loss", float("nan")), lr, means)
 
 
-def _scalar(loss: Any) -> Tensor:
-    if not isinstance(loss, Tensor) or loss.ndim != 0:
-        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ExperimentError(f"loss must return one number, the mean over the batch, got {got}; end it with .mean()")
-    return loss
+def training_inputs(experiment: Experiment, loader: Loader, device: Device, *, epoch: int) -> Iterator[Any]:
+    """Yield the inputs of an epoch as the model sees them in training: on the device, augmented.
+
+    Several processes take whole batches in turn.
+    """
+    change = as_trained(experiment, seed=loader.seed)
+    for batch in device.placed(loader.epoch(epoch, share=replace(device.share, whole=True))):
+        yield change(batch, epoch).inputs
 
 
 @torch.no_grad()  # not inference_mode: what a model caches meanwhile could not be trained through
@@ -152,26 +173,30 @@ def predict(
     precision: str = "fp32",
     after_batch: Callable[[], object] = _nothing,
 ) -> NDArray[Any]:
-    """Return the predictions of every row, once, in the order of the rows: float32, shape (n,) or (n, columns)."""
+    """Return the predictions of every row, once, in the order of the rows: float32, shape (n,) or (n, columns).
+
+    Several processes take whole batches in turn, so that the numbers are those of one; all return the same.
+    """
     model.eval()
     outputs, rows = [], []
-    for batch in loader.epoch(0):
-        batch = device.place(batch)
+    for batch in device.placed(loader.epoch(0, share=replace(device.share, whole=True))):
         with device.autocast(precision):
             predicted = experiment.predict_step(model, batch.inputs)
-        if not isinstance(predicted, Tensor) or predicted.ndim not in (1, 2) or len(predicted) != batch.size:
-            shape = tuple(predicted.shape) if isinstance(predicted, Tensor) else type(predicted).__name__
-            raise ExperimentError(
-                f"predict_step must return ({batch.size},) or ({batch.size}, columns) for {batch.size} samples,"
-                f" got {shape}"
-            )
-        outputs.append(predicted.float())
+        outputs.append(_checked(predicted, batch).float())
         rows.append(batch.rows)
         after_batch()
-    joined = torch.cat(outputs)
-    ordered = torch.empty_like(joined)
-    ordered[torch.cat(rows)] = joined
-    if ordered.ndim == 2 and ordered.shape[1] == 1:
-        ordered = ordered.squeeze(1)
-    array: NDArray[Any] = ordered.cpu().numpy()
-    return array
+    mine = (torch.cat(rows).cpu().numpy(), torch.cat(outputs).cpu().numpy()) if rows else None
+    parts = [part for part in device.gather(mine) if part is not None]
+    where, values = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+    ordered = np.empty_like(values)
+    ordered[where] = values
+    return ordered.squeeze(1) if ordered.ndim == 2 and ordered.shape[1] == 1 else ordered
+
+
+def _checked(predicted: Any, batch: Batch) -> Tensor:
+    if not isinstance(predicted, Tensor) or predicted.ndim not in (1, 2) or len(predicted) != batch.size:
+        shape = tuple(predicted.shape) if isinstance(predicted, Tensor) else type(predicted).__name__
+        raise ExperimentError(
+            f"predict_step must return ({batch.size},) or ({batch.size}, columns) for {batch.size} samples, got {shape}"
+        )
+    return predicted

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.data import IterableDataset
 
 from batteries.errors import BatteriesError, ExperimentError, NonFiniteError
 from batteries.experiment import Experiment, Stage
@@ -27,6 +28,7 @@ from batteries.train.device import Device
 from batteries.train.loaders import Loader
 from batteries.train.loop import predict
 from batteries.train.record import Tables
+from batteries.train.samplers import Shuffled
 
 
 def build_model(experiment: Experiment, fold: int) -> nn.Module:
@@ -48,7 +50,10 @@ def loader_of(experiment: Experiment, table: pl.DataFrame, stage: Stage, *, trai
         dataset,
         batch_size=stage.batch_size or experiment.batch_size,
         seed=seed,
-        shuffle=training,
+        sampler=experiment.sampler(table) or Shuffled()
+        if training and not isinstance(dataset, IterableDataset)
+        else None,
+        length=len(table),
         labelled=experiment.target in table.columns,
         num_workers=experiment.num_workers,
         collate=experiment.collate if own_collate else None,
@@ -70,6 +75,9 @@ class Predictor:
     after_batch: Callable[[], object] = bool
     """Called between batches; what it raises ends the prediction."""
 
+    def __post_init__(self) -> None:
+        self.experiment = self.experiment.at(self.stage)
+
     def loader(self, table: pl.DataFrame) -> Loader:
         """The rows of a table in their order."""
         return loader_of(self.experiment, table, self.stage, training=False, seed=self.experiment.seed)
@@ -82,7 +90,7 @@ class Predictor:
 
     def fold(self, model: nn.Module, folds: Folds, tables: Tables, fold: int) -> tuple[Predictions, Predictions | None]:
         """Predictions of the held-out rows of a fold, and of the test table if there is one."""
-        model = model.to(self.device.name)
+        model = self.device.place_model(model, self.stage)
         experiment, held_out = self.experiment, tables.train[folds.held_out(fold)]
         oof = Predictions(
             held_out[experiment.id],
@@ -126,9 +134,14 @@ def write_fold(
     oof.save(folder / "oof.parquet")
     if test is not None:
         test.save(folder / "test.parquet")
-    finite = {name: value if np.isfinite(value) else None for name, value in scores.items()}
-    write_sealed(folder / "fold.json", {**notes, "rows": len(oof), "scores": finite})
+    noted = {name: finite(value) for name, value in scores.items()}
+    write_sealed(folder / "fold.json", {**notes, "rows": len(oof), "scores": noted})
     return scores
+
+
+def finite(value: float) -> float | None:
+    """The number, or None for NaN and infinity, which JSON has not."""
+    return float(value) if np.isfinite(value) else None
 
 
 def mean_of(parts: Sequence[Predictions], name: str) -> Predictions:

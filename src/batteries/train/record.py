@@ -173,7 +173,7 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 def _stage(stage: Stage) -> dict[str, Any]:
     """A stage as plain data; a file that it starts from is named by its content too."""
     plain: dict[str, Any] = to_plain(stage)
-    if stage.start not in ("last", "best") and Path(stage.start).is_file():
+    if stage.start not in ("last", "best", "average") and Path(stage.start).is_file():
         plain["start_sha256"] = digest_file(Path(stage.start))
     return plain
 

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from batteries.errors import CorruptError, Interrupted, PredictionsError, UsageError
+from batteries.errors import CorruptError, DataError, Interrupted, PredictionsError, UsageError
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.predictions import Predictions, out_of_fold
 from batteries.files import locked, sweep
 from batteries.prepare.folds import split
 from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
-from batteries.train.checkpoint import Checkpoint, Checkpoints, has_checkpoints
+from batteries.train.checkpoint import Checkpoint, has_checkpoints
 from batteries.train.device import Device
+from batteries.train.distributed import pick_device
 from batteries.train.interrupt import Interrupts
 from batteries.train.outcome import Predictor, build_model, mean_of, write_fold
 from batteries.train.record import Run, Tables, open_run, unfinished_namesakes
-from batteries.train.stage import StageOfFold, Trainer, chosen
+from batteries.train.stage import Ended, StageOfFold, Trainer
 from batteries.train.weights import load_weights
 
 Say = Callable[[str], object]
@@ -33,7 +36,7 @@ def train_run(
     experiment: Experiment,
     root: Path | str = "runs",
     *,
-    device: str = "auto",
+    device: str | Device = "auto",
     folds: Sequence[int] | None = None,
     resume: str | None = None,
     progress: bool = True,
@@ -50,7 +53,7 @@ def train_run(
     root
         Folder of all runs; `folds.parquet` in it is made at the first call.
     device
-        `auto`, `cpu`, `cuda:1`.
+        `auto`, `cpu`, `cuda:1`, or a Device. Under `torchrun`, each process takes its part of every batch.
     folds
         Only these folds; all by default. Joined predictions cover those that are finished.
     resume
@@ -68,31 +71,78 @@ def train_run(
         A loss, or every score of a stage, is not finite.
     BusyError
         Another process trains this run.
+    PeerError
+        One of several processes died or is silent; the same call goes on.
 
     Example
     -------
     >>> run = train_run(load_experiment("digits"), "digits/runs")  # doctest: +SKIP
 
     """
-    root = Path(root)
-    tables = Tables(training_table(experiment), test_table(experiment))
-    tables.check_targets(experiment)
-    split_ = split(experiment, root, table=tables.train)
-    wanted, place = _wanted(folds, split_.n), Device.pick(device)
-    run = open_run(experiment, split_, tables, root, resume=resume)
-    with locked(run.folder), _Log(run, say) as log:
-        sweep(run.folder)
-        todo = [fold for fold in wanted if fold not in run.finished_folds()]
-        _announce(run, todo, log)
-        with Interrupts() as interrupts, Progress(run.name, total=1, show=progress) as bar:
+    if isinstance(device, Device):
+        return _Running(experiment, Path(root), device, progress, say).through(folds, resume)
+    with pick_device(device) as place:
+        return _Running(experiment, Path(root), place, progress, say).through(folds, resume)
+
+
+@dataclass
+class _Running:
+    """A run under way, in one of the processes that train it; rank 0 writes the files and speaks."""
+
+    experiment: Experiment
+    root: Path
+    place: Device
+    progress: bool
+    say: Say
+
+    def through(self, folds: Sequence[int] | None, resume: str | None) -> Run:
+        """Train what is left of the wanted folds."""
+        experiment, place = self.experiment, self.place
+        tables = Tables(training_table(experiment), test_table(experiment))
+        tables.check_targets(experiment)
+        _check_same_data(place, tables)
+        split_ = place.first(lambda: split(experiment, self.root, table=tables.train))
+        wanted = _wanted(folds, split_.n)
+        run = place.first(lambda: open_run(experiment, split_, tables, self.root, resume=resume))
+        with ExitStack() as stack:
+            log = self._hold(run, stack)
+            todo = place.first(lambda: self._todo(run, wanted, log))
+            interrupts = stack.enter_context(Interrupts())
+            bar = stack.enter_context(Progress(run.name, total=1, show=self.progress and place.is_main))
             trainer = Trainer(experiment, run, split_, tables, place, log, log.write, interrupts, bar)
             bar.total = sum(trainer.updates(fold, stage) for fold in todo for stage in experiment.checked_stages())
             try:
                 _train_folds(trainer, todo)
             finally:
-                if run.finished_folds() and not _collected(run):
+                if place.is_main and run.finished_folds() and not _collected(run):
                     collect(experiment, run, tables)
-    return run
+        return run
+
+    def _hold(self, run: Run, stack: ExitStack) -> _Log:
+        """Take the run for this training alone, and open its log."""
+
+        def hold() -> None:
+            stack.enter_context(locked(run.folder))
+            sweep(run.folder)
+
+        self.place.first(hold)
+        return stack.enter_context(_Log(run, self.say) if self.place.is_main else _Silence())
+
+    def _todo(self, run: Run, wanted: Sequence[int], log: _Log) -> list[int]:
+        todo = [fold for fold in wanted if fold not in run.finished_folds()]
+        _announce(run, todo, log)
+        return todo
+
+
+def _check_same_data(place: Device, tables: Tables) -> None:
+    """Refuse processes that read other data than rank 0."""
+    if place.world > 1:
+        digests = place.gather(tables.digests())
+        if other := [rank for rank, digest in enumerate(digests) if digest != digests[0]]:
+            raise DataError(
+                f"table() or test_table() gave other data in the process of rank {other[0]} than in that of rank 0;"
+                " they must not draw at random or depend on the machine"
+            )
 
 
 def _collected(run: Run) -> bool:
@@ -147,6 +197,25 @@ class _Log:
         self._say(text)
 
 
+class _Silence(_Log):
+    """The log of a process that leaves speaking to rank 0."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        pass
+
+    def write(self, text: str) -> None:
+        """Say nothing."""
+
+    def __call__(self, text: str) -> None:
+        pass
+
+
 def _train_folds(trainer: Trainer, todo: Sequence[int]) -> None:
     for fold in todo:
         try:
@@ -166,15 +235,16 @@ def _stopped(stop: Interrupted, trainer: Trainer, fold: int, state: str) -> Inte
 
 def _train_fold(trainer: Trainer, fold: int) -> None:
     began, steps = time.monotonic(), 0
-    previous: Checkpoints | None = None
+    previous: Ended | None = None
     stages = trainer.experiment.checked_stages()
     folders = [trainer.run.stage_folder(fold, stage.name) for stage in stages]
+    begun = trainer.device.first(lambda: [has_checkpoints(folder) for folder in folders])
     for number, stage in enumerate(stages):
-        passed = any(has_checkpoints(folder) for folder in folders[number + 1 :])
+        passed = any(begun[number + 1 :])
         previous = StageOfFold(trainer, fold, stage, first_step=steps, passed=passed).train(previous)
         steps += trainer.updates(fold, stage)
     assert previous is not None
-    scores = _predict_fold(trainer, fold, stage, chosen(previous))
+    scores = _predict_fold(trainer, fold, stage, previous.best[0])
     metric = trainer.experiment.metric.name
     trainer.say(f"fold {fold}: {metric} {scores[metric]:.5f}  ({time.monotonic() - began:.1f} s)")
 
@@ -183,11 +253,12 @@ def _predict_fold(trainer: Trainer, fold: int, stage: Stage, checkpoint: Checkpo
     """Predict the held-out and the test rows with the chosen weights; fold.json, last, says the fold is done."""
     model = build_model(trainer.experiment, fold)
     load_weights(model, checkpoint, part=checkpoint.info["weights"])
-    predictor = Predictor(trainer.experiment, trainer.device, stage, trainer.interrupts.check)
+    predictor = Predictor(trainer.experiment, trainer.device, stage, trainer.check)
     oof, test = predictor.fold(model, trainer.folds, trainer.tables, fold)
     notes = {"fold": fold, "stage": stage.name, "checkpoint": checkpoint.path.name, "chosen_on": "this fold"}
     notes |= {key: checkpoint.info[key] for key in ("epoch", "weights")}
-    return write_fold(trainer.run.fold_folder(fold), oof, test, experiment=trainer.experiment, notes=notes)
+    folder = trainer.run.fold_folder(fold)
+    return trainer.device.first(lambda: write_fold(folder, oof, test, experiment=trainer.experiment, notes=notes))
 
 
 def collect(experiment: Experiment, run: Run, tables: Tables) -> None:

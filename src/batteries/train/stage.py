@@ -1,36 +1,44 @@
 """Stage: the loop with validation, log and checkpoints around it.
 
-In:    a stage's declaration, one fold's rows, the checkpoints of the stage before.
+In:    a stage's declaration, one fold's rows, how the stage before ended.
 Out:   the stage's checkpoints, scored; begun or gone on with, as the folder says.
 Next:  the run chooses the best of the last stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-import numpy as np
+import torch
 from torch import nn
 
-from batteries.errors import Interrupted, NonFiniteError
+from batteries.errors import BatteriesError, Interrupted, NonFiniteError
 from batteries.experiment import Experiment, Stage
 from batteries.prepare.folds import Folds
 from batteries.prepare.seed import derive_seed, random_state_kept, seed_everything
 from batteries.progress import Progress
-from batteries.train.average import recompute_batch_norm
+from batteries.train.average import average_checkpoints, recompute_batch_norm
 from batteries.train.checkpoint import Checkpoint, Checkpoints
 from batteries.train.device import Device
 from batteries.train.interrupt import Interrupts
 from batteries.train.loaders import Loader
 from batteries.train.log import MetricLog
-from batteries.train.loop import Epoch, train, training_inputs
-from batteries.train.outcome import Predictor, build_model, loader_of, score_all
+from batteries.train.loop import Epoch, Pace, train, training_inputs
+from batteries.train.outcome import Predictor, build_model, finite, loader_of, score_all
 from batteries.train.record import Run, Tables
 from batteries.train.state import TrainState
 from batteries.train.weights import load_weights
+
+_SAVE = 1
+"""Asks all processes for a checkpoint; the number of a signal asks them to stop."""
 
 
 @dataclass
@@ -50,10 +58,24 @@ class Trainer:
     bar: Progress
 
     def updates(self, fold: int, stage: Stage) -> int:
-        """Optimizer updates of a stage."""
+        """Optimizer updates of a stage, as far as the rows tell before a sampler is asked."""
         rows = len(self.folds.training(fold))
-        batches = -(-rows // (stage.batch_size or self.experiment.batch_size))
+        batches = -(-rows // (stage.batch_size or self.experiment.at(stage).batch_size))
         return stage.epochs * -(-batches // stage.accumulate)
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came. Several processes must agree first, which updates do."""
+        if self.device.world == 1:
+            self.interrupts.check()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a finished stage leaves to the next."""
+
+    last: Checkpoint
+    best: Sequence[Checkpoint]
+    """The few best, best first."""
 
 
 @dataclass
@@ -69,101 +91,208 @@ class StageOfFold:
     """Whether a later stage has begun, so that this one is over whatever became of its newest checkpoint."""
 
     def __post_init__(self) -> None:
-        self.experiment, self.device = self.trainer.experiment, self.trainer.device
+        self.experiment, self.device = self.trainer.experiment.at(self.stage), self.trainer.device
         self.title = f"fold {self.fold} {self.stage.name}"
         self.rows = self.trainer.folds.held_out(self.fold)
-        self.predictor = Predictor(self.experiment, self.device, self.stage, self.trainer.interrupts.check)
+        self.predictor = Predictor(self.experiment, self.device, self.stage, self.trainer.check)
+        self.pace = Pace()
+        self.saved_at = monotonic()
         self._valid: Loader | None = None  # made once, and only if an epoch is validated
 
-    def train(self, previous: Checkpoints | None) -> Checkpoints:
-        """Bring the stage to its end from wherever it stands, and return its checkpoints."""
-        folder = self.trainer.run.stage_folder(self.fold, self.stage.name)
-        self.checkpoints = Checkpoints(folder, metric=self.experiment.metric, keep=self.experiment.keep)
+    def train(self, previous: Ended | None) -> Ended:
+        """Bring the stage to its end from wherever it stands, and say how it ended."""
+        if self.device.is_main:
+            folder = self.trainer.run.stage_folder(self.fold, self.stage.name)
+            self.checkpoints = Checkpoints(folder, metric=self.experiment.metric, keep=self.experiment.keep)
         if self.passed:
             self.trainer.bar.advance(self.trainer.updates(self.fold, self.stage))
-            return self.checkpoints
-        found = self._resume()
+            return self._outcome()
+        found = self.device.first(self._newest)
         if found and self._ended(found.info):
             self.trainer.bar.advance(found.info["step"])
-        else:
-            position = found.info["log"] if found else self._begin(previous)
-            self.trainer.bar.note(self.title)
-            with MetricLog(self.trainer.run.fold_folder(self.fold), position=position) as self.metrics:
-                self._epochs(found)
-        if not self.checkpoints.best():
-            raise NonFiniteError(
-                f"{self.title}: {self.experiment.metric.name} was not finite in any of {self.stage.epochs} epochs;"
-                " look at the metric and at what predict_step returns"
-            )
-        return self.checkpoints
+            return self._outcome()
+        position = self._resume(found) if found else self._begin(previous)
+        self.trainer.bar.note(self.title)
+        with self._logged(position):
+            self._epochs(found)
+        return self._outcome()
 
-    def _resume(self) -> Checkpoint | None:
-        """Put the state where the newest intact checkpoint left it, unless the stage ended there."""
+    def _outcome(self) -> Ended:
+        def ended() -> Ended:
+            best = self.checkpoints.best(self.experiment.keep)
+            self.checkpoints.close()
+            if not best:
+                raise NonFiniteError(
+                    f"{self.title}: {self.experiment.metric.name} was not finite in any of {self.stage.epochs} epochs;"
+                    " look at the metric and at what predict_step returns"
+                )
+            assert self.checkpoints.last is not None
+            return Ended(self.checkpoints.last, best)
+
+        return self.device.first(ended)
+
+    def _newest(self) -> Checkpoint | None:
         found = self.checkpoints.usable_last()
         if found is None:
             return None
         self.checkpoints.tidy()
-        checkpoint, saved = found
-        if not self._ended(checkpoint.info):
-            self.state = self._state(build_model(self.experiment, self.fold))
-            self.state.load_state_dict(saved)
-            self.trainer.bar.advance(self.state.step)
-        return checkpoint
+        return found[0]
 
-    def _begin(self, previous: Checkpoints | None) -> int:
+    def _resume(self, found: Checkpoint) -> int:
+        """Put the state where a checkpoint left it; return where its lines in the log end."""
+        self.state = self._state(build_model(self.experiment, self.fold))
+        self.state.load_state_dict(found.load())
+        self.state.scores = list(found.info["scores"])
+        self.trainer.bar.advance(self.state.step)
+        return int(found.info["log"])
+
+    def _begin(self, previous: Ended | None) -> int:
         """Make the state at the start of the stage; return where its lines in the log begin."""
         model = build_model(self.experiment, self.fold)
         start = self.stage.start
-        if start not in ("last", "best"):
+        if start not in ("last", "best", "average"):
             load_weights(model, Path(start))
+        elif previous is not None and start == "last":
+            load_weights(model, previous.last)
+        elif previous is not None and start == "best":
+            load_weights(model, previous.best[0], part=previous.best[0].info["weights"])
         elif previous is not None:
-            source = chosen(previous) if start == "best" else _last(previous)
-            load_weights(model, source, part=source.info["weights"] if start == "best" else "model")
+            load_weights(model, average_checkpoints(previous.best, part=previous.best[0].info["weights"]))
+            self._refresh_batch_norm(model.to(self.device.name), self._loader(), epoch=0)
         self.state = self._state(model)
-        return 0 if previous is None else int(_last(previous).info["log"])
+        return 0 if previous is None else int(previous.last.info["log"])
 
     def _state(self, model: nn.Module) -> TrainState:
-        seed_everything(derive_seed(self.experiment.seed, "stage", self.fold, self.stage.name))
-        return TrainState.begin(self.experiment, self.stage, model, self.device)
+        seed = derive_seed(self.experiment.seed, "stage", self.fold, self.stage.name)
+        seed_everything(seed)
+        state = TrainState.begin(self.experiment, self.stage, model, self.device)
+        if not self.device.is_main:  # equal weights, but dropout of its own
+            seed_everything(derive_seed(seed, "process", self.device.rank))
+        return state
+
+    @contextmanager
+    def _logged(self, position: int) -> Iterator[None]:
+        """The metric log is open, in the process that writes the files."""
+        self.metrics: MetricLog | None = None
+        if not self.device.is_main:
+            yield
+            return
+        folder = self.trainer.run.fold_folder(self.fold)
+        trackers = self.experiment.trackers(f"{self.trainer.run.name}-fold{self.fold}", folder)
+        with MetricLog(folder, position=position, trackers=trackers) as self.metrics:
+            yield
 
     def _epochs(self, resumed: Checkpoint | None) -> None:
-        scores: list[float | None] = list(resumed.info["scores"]) if resumed else []
         if resumed and not resumed.info["update"] and not resumed.info["evaluated"]:
-            scores = self._evaluate(resumed, scores)
-            if self._spent(scores):
+            self._evaluate(resumed)
+            if self._spent(self.state.scores):
                 return
         loader = self._loader()
-        epochs = train(self.experiment, self.stage, self.state, loader, self.device, after_update=self._after_update)
+        self.pace.read()
         try:
-            for epoch in epochs:
-                self._refresh_batch_norm(loader)
-                checkpoint = self._save(scores, epoch)  # before validation: a metric that fails loses nothing
-                scores = self._evaluate(checkpoint, scores)
-                if self._spent(scores):
+            for epoch in train(
+                self.experiment,
+                self.stage,
+                self.state,
+                loader,
+                self.device,
+                after_update=self._after_update,
+                restore=self._restore,
+                pace=self.pace,
+            ):
+                if self.stage.average == "swa":  # an EMA averages the statistics as it goes
+                    self._refresh_batch_norm(self.state.scored, loader, epoch=self.state.epoch - 1)
+                self._evaluate(self._save(epoch))  # saved before: a metric that fails loses nothing
+                if self._spent(self.state.scores):
                     self.trainer.note(f"{self.title}: no better for {self.stage.patience} epochs, stopped")
                     break
         except Interrupted:
             if self.state.update:
-                self._save(scores, None)
+                self._save(None)
+            if self.device.is_main:
+                self.checkpoints.wait()
+            raise
+        except BaseException:
+            if self.device.is_main:
+                with suppress(BatteriesError):  # the first error is the one to show
+                    self.checkpoints.wait()
             raise
 
     def _after_update(self) -> None:
         self.trainer.bar.advance()
-        self.trainer.interrupts.check()
+        if self.experiment.log_every and self.state.step % self.experiment.log_every == 0:
+            self._log_window()
+        level = self.device.agree(self._wanted())
+        if level == _SAVE:
+            self._save(None)
+        elif level:
+            raise Interrupted.by(level)
+        if self.device.is_main:
+            self.checkpoints.check()
+        self.device.beat()
+
+    def _wanted(self) -> int:
+        """What this process asks of all: nothing, a checkpoint, or to stop."""
+        if (came := self.trainer.interrupts.came) is not None:
+            return came.signum
+        if self.device.is_main and self.state.update and monotonic() - self.saved_at > self.experiment.save_every:
+            self.saved_at = monotonic()
+            return _SAVE
+        return 0
+
+    def _log_window(self) -> None:
+        """Write what the updates since the last line were like."""
+        means = self.state.means(window=True)
+        if self.metrics is None:
+            return
+        values = {f"train/{name}": value for name, value in means.items()}
+        values["lr"] = float(self.state.optimizer.param_groups[0]["lr"])
+        if self.state.grad_norm is not None:
+            values["train/grad_norm"] = float(self.state.grad_norm)
+        step = self.first_step + self.state.step
+        self.metrics.write(step=step, stage=self.stage.name, epoch=self.state.epoch + 1, **values)
+        self.metrics.measure(step=step, **self.pace.read(), **memory(self.device))
+
+    def _restore(self) -> None:
+        """Put weights, optimizer and averages back to the end of the last epoch; the position stays."""
+        saved = self.device.first(self._end_of_epoch)
+        self.trainer.say(f"{self.title}: an update was not finite; weights are those of epoch {saved.info['epoch']}")
+        self.state.load_weights_of(saved.load())
+
+    def _end_of_epoch(self) -> Checkpoint:
+        self.checkpoints.wait()
+        ends = [checkpoint for checkpoint in self.checkpoints.all() if not checkpoint.info["update"]]
+        if not ends:
+            raise NonFiniteError(
+                f"{self.title}: an update of the first epoch was not finite, and there is nothing to restore yet;"
+                " lower lr, or on_nan='skip'"
+            )
+        return ends[-1]
 
     def _loader(self) -> Loader:
         rows = self.trainer.folds.training(self.fold)
         seed = derive_seed(self.experiment.seed, "loader", self.fold, self.stage.name)
         return loader_of(self.experiment, self.trainer.tables.train[rows], self.stage, training=True, seed=seed)
 
-    def _refresh_batch_norm(self, loader: Loader) -> None:
-        """An average of weights needs batch-norm statistics of its own; an EMA averages them as it goes."""
-        if self.stage.average == "swa":
-            inputs = training_inputs(self.experiment, loader, self.device, epoch=self.state.epoch - 1)
-            with random_state_kept():
-                recompute_batch_norm(self.state.scored.to(self.device.name), inputs, self.experiment.predict_step)
+    def _refresh_batch_norm(self, model: nn.Module, loader: Loader, *, epoch: int) -> None:
+        """An average of weights needs batch-norm statistics of its own."""
+        inputs = training_inputs(self.experiment, loader, self.device, epoch=epoch)
+        with random_state_kept():
+            watched = self._watched(inputs)
+            recompute_batch_norm(model, watched, self.experiment.predict_step, gather=self.device.gather)
 
-    def _save(self, scores: Sequence[float | None], epoch: Epoch | None) -> Checkpoint:
+    def _watched(self, inputs: Iterator[Any]) -> Iterator[Any]:
+        for each in inputs:
+            self.trainer.check()
+            yield each
+
+    def _save(self, epoch: Epoch | None) -> Future[Checkpoint] | None:
+        """Save behind the training; the process that writes the files returns the checkpoint to come."""
+        state = self.state.state_dict()
+        self.saved_at = monotonic()
+        if self.metrics is None:
+            return None
+        means = {} if epoch is None else {"loss": epoch.loss, **epoch.means}
         info = {
             "stage": self.stage.name,
             "epoch": self.state.epoch,
@@ -171,38 +300,46 @@ class StageOfFold:
             "step": self.state.step,
             "weights": "model" if self.stage.average is None else "average",
             "evaluated": False,
-            "scores": list(scores),
+            "scores": list(self.state.scores),
             "log": self.metrics.position(),
-            "train": {} if epoch is None else {"train/loss": epoch.loss, "lr": epoch.lr},
+            "train": {f"train/{name}": finite(value) for name, value in means.items()},
+            "lr": None if epoch is None else epoch.lr,
         }
-        return self.checkpoints.save(self.state.state_dict(), info=info)
+        return self.checkpoints.save_soon(state, info=info, before=self.metrics.sync)
 
-    def _evaluate(self, checkpoint: Checkpoint, scores: Sequence[float | None]) -> list[float | None]:
+    def _evaluate(self, saving: Future[Checkpoint] | Checkpoint | None) -> None:
         experiment, held_out = self.experiment, self.trainer.tables.train[self.rows]
         with random_state_kept():
             if self._valid is None:
                 self._valid = self.predictor.loader(held_out)
             predictions = self.predictor.values(self.state.scored, self._valid)
-            values = score_all(experiment, experiment.targets(held_out), predictions)
+            values = self.device.first(lambda: score_all(experiment, experiment.targets(held_out), predictions))
         score = values[experiment.metric.name]
+        self.state.scores.append(finite(score))
+        if self.metrics is not None:
+            assert saving is not None
+            self._note_score(saving if isinstance(saving, Checkpoint) else saving.result(), values)
+        if finite(score) is None:
+            self.trainer.say(
+                f"{self.title}, epoch {self.state.epoch}: {experiment.metric.name} is {score}; it counts as worst"
+            )
+        line = f"{self.title} epoch {self.state.epoch}/{self.stage.epochs}: {experiment.metric.name} {score:.5f}"
+        self.trainer.bar.note(line)
+        self.trainer.note(line)
+
+    def _note_score(self, checkpoint: Checkpoint, values: Mapping[str, float]) -> None:
+        assert self.metrics is not None
         self.metrics.write(
             step=self.first_step + self.state.step,
             stage=self.stage.name,
             epoch=self.state.epoch,
             **checkpoint.info["train"],
+            lr=checkpoint.info["lr"],
             **{f"valid/{name}": value for name, value in values.items()},
         )
-        after = [*scores, score if np.isfinite(score) else None]
-        if after[-1] is None:
-            self.trainer.say(
-                f"{self.title}, epoch {self.state.epoch}: {experiment.metric.name} is {score}; it counts as worst"
-            )
-        notes = {"evaluated": True, "scores": after, "log": self.metrics.position()}
-        self.checkpoints.score(checkpoint, score, info=notes)
-        line = f"{self.title} epoch {self.state.epoch}/{self.stage.epochs}: {experiment.metric.name} {score:.5f}"
-        self.trainer.bar.note(line)
-        self.trainer.note(line)
-        return after
+        self.metrics.sync()
+        notes = {"evaluated": True, "scores": list(self.state.scores), "log": self.metrics.position()}
+        self.checkpoints.score(checkpoint, values[self.experiment.metric.name], info=notes)
 
     def _ended(self, info: Mapping[str, Any]) -> bool:
         return bool(info["evaluated"]) and (info["epoch"] >= self.stage.epochs or self._spent(info["scores"]))
@@ -220,11 +357,14 @@ class StageOfFold:
         return since >= self.stage.patience
 
 
-def chosen(checkpoints: Checkpoints) -> Checkpoint:
-    """The best checkpoint of a finished stage."""
-    return checkpoints.best()[0]
+def memory(device: Device) -> dict[str, float]:
+    """Return the largest memory in use so far, in MB: of the accelerator, else of the process."""
+    if device.name.type != "cpu":
+        return {"memory/device_mb": torch.accelerator.max_memory_allocated(device.name) / 2**20}
+    return {"memory/process_mb": peak_memory() / 2**20}
 
 
-def _last(checkpoints: Checkpoints) -> Checkpoint:
-    assert checkpoints.last is not None
-    return checkpoints.last
+def peak_memory() -> int:
+    """Return the largest memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,279 @@
+"""Distributed: a device of each of several processes that train one model (DistributedDataParallel).
+
+In:    the environment that `torchrun` makes.
+Out:   a Device over all of them: each batch is divided, gradients are averaged, rank 0 writes the files.
+Next:  the loop is the same; only this module knows `torch.distributed`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from batteries.errors import BatteriesError, ExperimentError, PeerError, UsageError
+from batteries.experiment import Batch, Experiment, Stage
+from batteries.train.device import Device, Step
+from batteries.train.sync_norm import SyncBatchNorm, synchronised
+
+_T = TypeVar("_T")
+TIMEOUT = 600.0
+"""Seconds that a process waits for the others before it gives them up."""
+
+
+def launched() -> bool:
+    """Whether this process was started by `torchrun`, or by `batteries train --ddp N`, as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "LOCAL_RANK" in os.environ
+
+
+def pick_device(name: str = "auto", *, dp: bool = False, timeout: float = TIMEOUT) -> Device:
+    """Return where to train: `Distributed` under torchrun, else `Device.pick`. Use it in a `with`.
+
+    Parameters
+    ----------
+    name
+        `auto`, `cpu`, `cuda`, `cuda:1`.
+    dp
+        All accelerators of this machine in one process, under nn.DataParallel.
+    timeout
+        Seconds that a process waits for another before it ends with PeerError; only under torchrun.
+
+    Example
+    -------
+    >>> with pick_device("cpu") as device:
+    ...     print(device.world)
+    1
+
+    """
+    if not launched():
+        return Device.pick(name, dp=dp)
+    if dp:
+        raise UsageError("--dp is one process for all devices; it cannot be used under torchrun or with --ddp")
+    return Distributed.join(name, timeout=timeout)
+
+
+@dataclass
+class _Flag:
+    """The level under way: one number, reduced while the training goes on."""
+
+    value: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int32))
+    work: Any = None
+
+
+@dataclass(frozen=True)
+class Distributed(Device):
+    """One of several processes that train one model.
+
+    Batches keep their size whatever the number of processes: each takes its part of every batch, so a run
+    gives the same result, up to rounding, on one device and on many, and goes on under another number.
+    """
+
+    _: KW_ONLY
+    own_rank: int
+    processes: int
+    timeout: float
+    talk: Any
+    """Process group for small things on the CPU, apart from the gradients."""
+    flag: _Flag = field(default_factory=_Flag)
+
+    @classmethod
+    def join(cls, name: str = "auto", *, timeout: float = TIMEOUT) -> Distributed:
+        """Join the processes of `torchrun`; returns when all have come."""
+        local = int(os.environ["LOCAL_RANK"])
+        device = _own_accelerator(name, local, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        limit = timedelta(seconds=timeout)
+        faulthandler.enable()
+        try:
+            dist.init_process_group("gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl", timeout=limit)
+            talk = dist.new_group(backend="gloo", timeout=limit)
+        except RuntimeError as error:
+            raise PeerError(f"the processes did not find each other: {_line(error)}") from error
+        return cls(device, own_rank=dist.get_rank(), processes=dist.get_world_size(), timeout=timeout, talk=talk)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:  # else the others may never come; the end of the process tells them
+            self.agree(0)
+            self.flag.work.wait()
+            dist.destroy_process_group()
+        elif isinstance(error, RuntimeError) and not isinstance(error, BatteriesError) and _lost(error):
+            raise self._gone(error) from error
+
+    def _gone(self, error: Exception) -> PeerError:
+        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        return PeerError(
+            f"rank {self.own_rank} of {self.processes} lost another process, which ended or was silent for"
+            f" {self.timeout:g} s ({_line(error)}). Saved checkpoints are intact; the same command goes on from there"
+        )
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return self.own_rank
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.processes
+
+    def prepare(self, model: nn.Module, stage: Stage) -> nn.Module:
+        """Place a model that is going to be trained, its batch norms synchronised."""
+        return synchronised(self.place_model(model, stage), self.name)
+
+    def step(self, experiment: Experiment, model: nn.Module) -> Step:
+        """Return the training step under DistributedDataParallel.
+
+        The whole step is wrapped, so it may call any method of the model, any number of times.
+        """
+        ids = None if self.name.type == "cpu" else [self.name.index]
+        wrapped = DistributedDataParallel(_TrainingStep(experiment, model), device_ids=ids, broadcast_buffers=False)
+        return cast(Step, wrapped)
+
+    def no_sync(self, step: Step) -> AbstractContextManager[Any]:
+        """While open, gradients stay here; the next backward pass outside it shares them all."""
+        return step.no_sync() if isinstance(step, DistributedDataParallel) else nullcontext()
+
+    def weight(self, own: int, whole: int) -> float:
+        """Return what the mean loss of this process's samples counts: gradients are averaged over processes."""
+        return own * self.processes / whole if whole >= self.processes else 1.0
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of a small tensor over the processes, on the CPU."""
+        with self._speaking():
+            summed = values.detach().cpu().clone()
+            dist.all_reduce(summed, group=self.talk)
+            return summed
+
+    def gather(self, value: _T) -> list[_T]:
+        """Return the value of every process, by rank; any that pickles."""
+        values: list[Any] = [None] * self.processes
+        with self._speaking():
+            dist.all_gather_object(values, value, group=self.talk)
+        return values
+
+    def first(self, work: Callable[[], _T]) -> _T:
+        """Let rank 0 do something; all return what it returned, or raise what it raised.
+
+        An error that others raise too is marked `told`: rank 0 says it for all.
+        """
+        outcome: list[Any] = [None]
+        raised: Exception | None = None
+        if self.is_main:
+            try:
+                outcome = [(work(), None)]
+            except Exception as error:  # noqa: BLE001 - of any kind; all processes raise it
+                raised, outcome = error, [(None, _travels(error))]
+        with self._speaking():
+            dist.broadcast_object_list(outcome, src=0, group=self.talk)
+        if raised is not None:
+            raise raised
+        value, told = outcome[0]
+        if told is not None:
+            told.told = True
+            raise told
+        return cast(_T, value)
+
+    def agree(self, level: int) -> int:
+        """Return the highest level that any process gave one call ago; meanwhile this one is on its way."""
+        with self._speaking():
+            agreed = 0
+            if self.flag.work is not None:
+                self.flag.work.wait()
+                agreed = int(self.flag.value)
+            self.flag.value = torch.tensor([level], dtype=torch.int32)
+            self.flag.work = dist.all_reduce(self.flag.value, dist.ReduceOp.MAX, group=self.talk, async_op=True)
+            return agreed
+
+    def beat(self) -> None:
+        """Put off the moment at which, all silent, the stack of this process is printed."""
+        _Watch.beat(self.timeout)
+
+    @contextmanager
+    def _speaking(self) -> Any:
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, BatteriesError):
+                raise
+            raise self._gone(error) from error
+
+
+class _Watch:
+    """When was the watchdog of this process last put off; it costs a thread, so not at every update."""
+
+    last = 0.0
+
+    @classmethod
+    def beat(cls, timeout: float) -> None:
+        now = time.monotonic()
+        if now - cls.last > timeout / 4:
+            cls.last = now
+            faulthandler.dump_traceback_later(timeout, file=sys.__stderr__ or sys.stderr)
+
+
+class _TrainingStep(nn.Module):
+    """A training step as a module, for DistributedDataParallel to follow."""
+
+    def __init__(self, experiment: Experiment, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._experiment = experiment
+        self._norms = [module for module in model.modules() if isinstance(module, SyncBatchNorm)]
+
+    def forward(self, batch: Batch, whole: int) -> Any:
+        copies = 1 if whole >= dist.get_world_size() else dist.get_world_size()
+        for norm in self._norms:
+            norm.copies = copies
+        return self._experiment.training_step(self.model, batch)
+
+
+def _own_accelerator(name: str, local_rank: int, local_world: int) -> torch.device:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name == "cpu" or (name == "auto" and found is None):
+        return torch.device("cpu")
+    if ":" in name:
+        raise UsageError(f"--device {name}: each process takes a device of its own; say --device auto, cpu or cuda")
+    if found is None or (name not in ("auto", found.type)):
+        raise UsageError(f"there is no {name} device here: --device auto")
+    if torch.accelerator.device_count() < local_world:
+        raise UsageError(
+            f"{local_world} processes on {torch.accelerator.device_count()} {found.type} devices;"
+            " give as many processes as there are devices, or --device cpu"
+        )
+    torch.accelerator.set_device_index(local_rank)
+    return torch.device(found.type, local_rank)
+
+
+def _lost(error: RuntimeError) -> bool:
+    """Whether a RuntimeError is PyTorch's way to say that another process is gone."""
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error)
+    return any(word in text for word in ("gloo/transport", "Connection closed by peer", "Connection reset", "NCCL"))
+
+
+def _travels(error: Exception) -> Exception:
+    """The error if it survives a pickle, else one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - whatever its __reduce__ does
+        return ExperimentError(f"rank 0: {type(error).__name__}: {error}")
+    return error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

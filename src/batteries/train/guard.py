@@ -1,0 +1,103 @@
+"""Guard: no update is made from a loss or a gradient that is NaN or infinite.
+
+In:    the losses and gradients of an update.
+Out:   whether it may be made; on accelerators the optimizer itself leaves it out, and nobody waits.
+Next:  `train.update` asks, and does as the stage says.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from batteries.train.device import Device
+from batteries.train.state import TrainState
+
+
+class Guard:
+    """Watches the updates of a stage.
+
+    On the CPU a flag is read at once. On an accelerator a fused optimizer takes the flag as it lies
+    there (`found_inf`, as `torch.amp.GradScaler` hands it over), and it is read one update later, when it has
+    long come; other optimizers make the guard wait for it.
+    """
+
+    def __init__(self, state: TrainState, device: Device, *, keep_buffers: bool = False) -> None:
+        self.state = state
+        self.found = torch.zeros((), device=device.name)
+        self.one = torch.ones((), device=device.name)
+        self.lone = device.world == 1
+        self.losses: list[Tensor] = []
+        fused = all(group.get("fused") for group in state.optimizer.param_groups)
+        self.later = device.name.type != "cpu" and fused and not state.scaler.is_enabled()
+        self.reading: tuple[int, Tensor, torch.Event] | None = None
+        self.buffers = [b for b in state.model.buffers() if b.is_floating_point()] if keep_buffers else []
+        self.kept = [buffer.clone() for buffer in self.buffers]
+
+    def begin(self) -> None:
+        """Begin an update: forget the former one, and remember the buffers that its forward pass may spoil."""
+        self.losses.clear()
+        if self.buffers:
+            torch._foreach_copy_(self.kept, self.buffers)
+
+    def see(self, loss: Tensor) -> None:
+        """Take note of a loss. Over several processes the gradients, which all have in common, tell alone."""
+        if self.lone:
+            self.losses.append(loss)
+
+    @torch.no_grad()
+    def check(self, parameters: Sequence[Tensor]) -> bool:
+        """Look at the update; return whether to call the optimizer."""
+        self.found.zero_()
+        gradients = [] if self.state.scaler.is_enabled() else [p.grad for p in parameters if p.grad is not None]
+        for same in _by_kind([*gradients, *self.losses]):
+            # the check of torch.amp.GradScaler, with a scale of one: a single pass over all tensors
+            torch._amp_foreach_non_finite_check_and_unscale_(same, self.found, self.one)
+        if self.later:
+            self.state.optimizer.found_inf = self.found  # type: ignore[attr-defined]
+            for buffer, kept in zip(self.buffers, self.kept, strict=True):
+                buffer.copy_(torch.where(self.found > 0, kept, buffer))
+            return True
+        if self.found.item() == 0:
+            return True
+        if self.buffers:
+            torch._foreach_copy_(self.buffers, self.kept)
+        return self.state.scaler.is_enabled()  # which looks at the gradients itself, and must be asked every time
+
+    def bad(self) -> int | None:
+        """Number, from 1, of an update of the epoch that was left out: this one, or on accelerators the one before."""
+        if not self.later:
+            return self.state.update + 1 if self.found.item() else None
+        before, self.reading = self.reading, self._read_later()
+        if before is None:
+            return None
+        update, flag, event = before
+        event.synchronize()
+        return update if flag.item() else None
+
+    def _read_later(self) -> tuple[int, Tensor, torch.Event]:
+        flag = torch.empty((), pin_memory=True)
+        flag.copy_(self.found, non_blocking=True)
+        event = torch.Event(self.found.device)
+        event.record()
+        return self.state.update + 1, flag, event
+
+    def unless_found(self, mean: Tensor | float) -> Tensor | float:
+        """Return a mean of the update, or 0 where the update is being left out and nobody knows yet."""
+        if not self.later or not isinstance(mean, Tensor):
+            return mean
+        return torch.where(self.found > 0, torch.zeros_like(mean), mean)
+
+
+def _by_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Lists of one device and one type each; nearly always one list."""
+    first = tensors[0] if tensors else None
+    if first is None or all(t.dtype == first.dtype and t.device == first.device for t in tensors):
+        return [list(tensors)] if tensors else []
+    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        kinds[tensor.device, tensor.dtype].append(tensor)
+    return list(kinds.values())

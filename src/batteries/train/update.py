@@ -1,0 +1,212 @@
+"""Update: one optimizer update from a group of batches.
+
+In:    an experiment, a stage, a state, a device.
+Out:   the state one update further; its gradient was the mean over all samples of the group.
+Next:  `train.loop` calls it for every group of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from batteries.errors import ExperimentError, NonFiniteError, ResourceError
+from batteries.experiment import Batch, Experiment, Stage
+from batteries.prepare.augment import SampleRandom
+from batteries.train.device import Device, each_tensor
+from batteries.train.guard import Guard
+from batteries.train.state import TrainState
+
+Whole = tuple[Batch, int]
+"""This process's part of a batch, and the samples of the batch over all processes."""
+
+
+class Updates:
+    """Updates of one stage. `updates(group)` makes one."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        stage: Stage,
+        state: TrainState,
+        device: Device,
+        *,
+        seed: int,
+        log_every: int = 0,
+        restore: Callable[[], object] | None = None,
+    ) -> None:
+        self.experiment, self.stage, self.state, self.device = experiment, stage, state, device
+        self.log_every, self.restore = log_every, restore
+        model: nn.Module = torch.compile(state.model) if stage.compile else state.model  # type: ignore[assignment]
+        self.step = device.step(experiment, model)
+        self.as_trained = as_trained(experiment, seed=seed)
+        self.parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        self.guard = Guard(state, device, keep_buffers=stage.on_nan == "skip")
+
+    def __call__(self, group: Sequence[Whole]) -> None:
+        """Make one update; when memory runs out, again with batches in twice as many pieces."""
+        while True:
+            try:
+                self._gradient(group)
+                break
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._halve(group, error)
+        self._apply()
+        bad = self.guard.bad()
+        if bad is not None and self.stage.on_nan == "stop":
+            raise NonFiniteError(self._stopped(bad))
+        state = self.state
+        if bad is None:
+            state.samples += sum(whole for _, whole in group)
+            for name, mean, samples in self.seen:
+                state.add(name, self.guard.unless_found(mean), samples)
+        state.step += 1
+        state.update += 1
+        if bad is not None:
+            self._not_finite(bad)
+
+    def _gradient(self, group: Sequence[Whole]) -> None:
+        """Add up the gradient of the mean loss over all samples of the group, over all processes."""
+        count = sum(whole for _, whole in group)
+        self.seen: list[tuple[str, Tensor | float, int]] = []
+        self.guard.begin()
+        for number, (batch, whole) in enumerate(group, 1):
+            batch = self.as_trained(batch, self.state.epoch)
+            weight = self.device.weight(batch.size, whole) * whole / count
+            pieces = list(_pieces(batch, self.state.split))
+            for place, piece in enumerate(pieces, 1):
+                if number == len(group) and place == len(pieces):
+                    self._backward(piece, whole, weight * piece.size / batch.size)
+                else:
+                    with self.device.no_sync(self.step):
+                        self._backward(piece, whole, weight * piece.size / batch.size)
+
+    def _backward(self, batch: Batch, whole: int, weight: float) -> None:
+        with self.device.autocast(self.stage.precision):
+            loss, others = _losses(self.step(batch, whole))
+        torch.autograd.backward(self.state.scaler.scale(loss if weight == 1.0 else loss * weight))
+        if whole >= self.device.world or self.device.is_main:  # else every process has the same samples
+            self.seen += [(name, mean, batch.size) for name, mean in {"loss": loss.detach(), **others}.items()]
+        self.guard.see(loss.detach())
+
+    def _apply(self) -> None:
+        """Clip, step, unless the gradient is not finite, and average."""
+        state, stage = self.state, self.stage
+        measured = self.log_every and (state.step + 1) % self.log_every == 0
+        if stage.clip is not None or stage.clip_value is not None or measured:
+            state.scaler.unscale_(state.optimizer)
+        usable = self.guard.check(self.parameters)
+        if stage.clip_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, stage.clip_value)
+        if stage.clip is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, stage.clip)
+        elif measured:
+            norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if measured:
+            state.grad_norm = norm.detach()
+        if usable:
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+        state.optimizer.zero_grad()
+        if usable and stage.average == "ema" and state.averaged is not None:
+            state.averaged.update()
+
+    def _stopped(self, update: int) -> str:
+        return (
+            f"{self._where(update)}; the weights are those before it. Finished epochs are saved. Lower lr"
+            f" ({self.stage.lr:g}), set clip=1.0, look at the data of that batch, or go on without such updates:"
+            " on_nan='skip'"
+        )
+
+    def _where(self, update: int) -> str:
+        what = f"stage {self.stage.name!r}: the loss or its gradient became NaN or infinite"
+        return f"{what} in epoch {self.state.epoch + 1}, update {update}"
+
+    def _not_finite(self, update: int) -> None:
+        """Count an update that was left out because its loss or gradient is not finite; restore if that is asked for."""
+        self.state.not_finite += 1
+        if self.state.not_finite > self.stage.nan_limit:
+            times = f"{self.state.not_finite} updates of this stage were not finite, nan_limit={self.stage.nan_limit}"
+            raise NonFiniteError(f"{self._where(update)}; {times}. Lower lr ({self.stage.lr:g}) or set clip=1.0")
+        if self.stage.on_nan == "restore":
+            if self.restore is None:
+                raise NonFiniteError(f"{self._where(update)}; there is no checkpoint to restore: give `restore`")
+            self.restore()
+
+    def _halve(self, group: Sequence[Whole], error: Exception) -> None:
+        """Let batches be computed in twice as many pieces; raise ResourceError where that cannot be."""
+        largest = max(batch.size for batch, _ in group)
+        text = str(error).splitlines()[0][:200]
+        where = f"stage {self.stage.name!r}: memory ran out on {largest} samples in {self.state.split} pieces ({text})"
+        if self.device.world > 1:
+            raise ResourceError(
+                f"{where}. Several processes cannot change it on the way: halve batch_size, double accumulate"
+            ) from error
+        if largest < 2 * self.state.split:
+            raise ResourceError(
+                f"{where}. A smaller model, smaller inputs, or recompute (activation checkpointing) would help"
+            ) from error
+        self.state.optimizer.zero_grad()
+        if self.device.name.type != "cpu":
+            torch.accelerator.empty_cache()
+        self.state.split *= 2
+
+
+def as_trained(experiment: Experiment, *, seed: int) -> Callable[[Batch, int], Batch]:
+    """Return what turns a batch on the device into what the model sees in training, in an epoch."""
+    if type(experiment).augment is Experiment.augment:
+        return lambda batch, epoch: batch
+
+    def augmented(batch: Batch, epoch: int) -> Batch:
+        random = SampleRandom(seed, epoch=epoch, rows=batch.rows, draws=batch.draws)
+        return experiment.augment(batch, random)
+
+    return augmented
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on an accelerator or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+
+
+def _pieces(batch: Batch, split: int) -> Iterator[Batch]:
+    """The batch in `split` pieces of nearly one size, fewer if it has fewer samples."""
+    if split == 1:
+        yield batch
+        return
+    size = -(-batch.size // split)
+    for start in range(0, batch.size, size):
+        rows = batch.rows[start : start + size]
+        draws = None if batch.draws is None else batch.draws[start : start + size]
+        inputs, targets = (_cut(data, batch.size, start, start + size) for data in (batch.inputs, batch.targets))
+        yield Batch(inputs, targets, rows, draws)
+
+
+def _cut(data: Any, size: int, start: int, stop: int) -> Any:
+    def cut(tensor: Tensor) -> Tensor:
+        return tensor[start:stop] if tensor.ndim and len(tensor) == size else tensor
+
+    return each_tensor(data, cut)
+
+
+def _losses(result: Any) -> tuple[Tensor, dict[str, Any]]:
+    """The loss, and what else training_step returned to be logged."""
+    loss, others = result, {}
+    if isinstance(result, Mapping):
+        if "loss" not in result:
+            raise ExperimentError(f"training_step returned a dict without 'loss'; it has {', '.join(map(str, result))}")
+        loss = result["loss"]
+        others = {
+            name: value.detach() if isinstance(value, Tensor) else value
+            for name, value in result.items()
+            if name != "loss"
+        }
+    if not isinstance(loss, Tensor) or loss.ndim != 0:
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ExperimentError(f"loss must return one number, the mean over the batch, got {got}; end it with .mean()")
+    return loss, others
