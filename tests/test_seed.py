@@ -14,7 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batteries.prepare.seed import derive_seed, random_state, random_state_kept, seed_everything, set_random_state
+from batteries.prepare.seed import (
+    derive_seed,
+    deterministic_only,
+    random_state,
+    random_state_kept,
+    seed_everything,
+    set_random_state,
+)
 
 
 def draw() -> tuple[float, float, float, float]:
@@ -82,3 +89,47 @@ def test_deterministic_algorithms_are_asked_for_only_when_wanted(monkeypatch: py
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_every_device_there_is_gets_the_seed() -> None:
+    devices = ["cpu"]
+    devices += ["cuda"] if torch.cuda.is_available() else []
+    devices += ["xpu"] if torch.xpu.is_available() else []
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    for device in devices:
+        seed_everything(5)
+        state = random_state()
+        first = torch.rand(3, device=device)
+        set_random_state(state)
+        assert torch.equal(torch.rand(3, device=device), first)
+        seed_everything(5)
+        assert torch.equal(torch.rand(3, device=device), first)
+
+
+def test_seeds_beyond_the_32_bits_of_numpy_are_taken() -> None:
+    seed_everything(2**40 + 1)
+    first = draw()
+    seed_everything(2**40 + 1)
+    assert draw() == first
+    seed_everything(2**40)
+    assert draw() != first
+
+
+def test_a_state_of_an_older_version_or_another_machine_is_restored_as_far_as_it_goes() -> None:
+    state = random_state()
+    expected = draw()
+    foreign = {**{name: state[name] for name in ("python", "numpy", "torch")}, "cuda": [torch.get_rng_state()] * 99}
+    set_random_state(foreign)
+    assert draw() == expected
+    set_random_state({**foreign, "xpu": [torch.get_rng_state()] * 99})
+    assert draw() == expected
+
+
+def test_seeding_again_does_not_take_determinism_back() -> None:
+    try:
+        seed_everything(0, deterministic=True)
+        seed_everything(1)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        deterministic_only(False)
+    assert not torch.are_deterministic_algorithms_enabled()
