@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := benchmarks/.venv
 # pip before 25.1 cannot read dependency groups by itself
 GROUP := import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])
 
-.PHONY: setup demo tests lint types format constraints clear
+.PHONY: setup demo tests lint types format constraints bench clear
 
 setup: $(VENV)/.stamp
 
@@ -34,7 +35,15 @@ format: setup
 constraints: setup  ## write constraints.txt anew from what is installed; one file for CPU and GPU, so no "+cpu"
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
+bench: $(BENCH)/.stamp  ## beside other libraries, which get an environment of their own; about half an hour
+	$(BENCH)/bin/python benchmarks/page.py
+
+$(BENCH)/.stamp: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r benchmarks/requirements.txt
+	touch $@
+
 clear:  ## remove all that the project made, and nothing else
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/*/runs
+	rm -rf $(VENV) $(BENCH) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/*/runs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +
