@@ -104,24 +104,43 @@ def train(
     seed: Seed = None,
     fold: Annotated[list[int] | None, typer.Option(help="Only this fold; repeatable.")] = None,
     device: On = "auto",
+    dp: Annotated[bool, typer.Option("--dp", help="All GPUs of this machine in one process (DataParallel).")] = False,
+    ddp: Annotated[int | None, typer.Option(metavar="N", help="N processes on this machine (DDP).")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for another process before giving it up.")] = 600.0,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run though its code changed.")] = None,
     json: Json = False,
 ) -> None:
     """Steps 1-4: every fold and stage; run again, it goes on."""
+    from batteries.train.distributed import pick_device
+    from batteries.train.launch import by_us, launch
+
+    if ddp is not None and not by_us():
+        raise typer.Exit(launch(sys.argv[1:], ddp, say=_complain))
+    found = _experiment(experiment, set_, seed, resume)
+    with pick_device(device, dp=dp, timeout=timeout) as place:
+        _train(found, place, fold, resume, json)
+
+
+def _train(found: Any, place: Any, fold: list[int] | None, resume: str | None, json: bool) -> None:
     from batteries.score.board import record
     from batteries.score.entry import open_entry
     from batteries.train.run import train_run
 
-    found = _experiment(experiment, set_, seed, resume)
     say = (lambda text: print(text, file=sys.stderr)) if json else _say
-    run = train_run(found, ROOT, device=device, folds=fold, resume=resume, progress=not json, say=say)
-    valid = record(open_entry(ROOT, run.name), found, ROOT)
+    run = train_run(found, ROOT, device=place, folds=fold, resume=resume, progress=not json, say=say)
+    valid = place.first(lambda: record(open_entry(ROOT, run.name), found, ROOT))
+    if not place.is_main:
+        return
     done = len(run.finished_folds())
     if json:
         show.as_json({"run": run.name, "metric": found.metric.name, "valid": valid, "folds": done})
         return
     which = "all rows out-of-fold" if done == run.num_folds else f"{done} of {run.num_folds} folds"
     print(f"{run.name}: {found.metric.name} {valid:.5f} on {which}; {run.folder}")
+
+
+def _complain(text: str) -> None:
+    print(f"error: {text}", file=sys.stderr)
 
 
 def _say(text: str) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
+from inspect import signature
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -140,7 +141,10 @@ class Distributed(Device):
         The whole step is wrapped, so it may call any method of the model, any number of times.
         """
         ids = None if self.name.type == "cpu" else [self.name.index]
-        wrapped = DistributedDataParallel(_TrainingStep(experiment, model), device_ids=ids, broadcast_buffers=False)
+        # buffers are equal by themselves: norms are synchronised, and rank 0's are saved; the name of the option changed
+        known = signature(DistributedDataParallel.__init__).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        wrapped = DistributedDataParallel(_TrainingStep(experiment, model), device_ids=ids, **{buffers: False})
         return cast(Step, wrapped)
 
     def no_sync(self, step: Step) -> AbstractContextManager[Any]:

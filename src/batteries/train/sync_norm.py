@@ -88,7 +88,7 @@ def _moments(input: Tensor) -> tuple[Tensor, Tensor, float]:
     values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
     count = torch.tensor([float(values.shape[1])], dtype=values.dtype, device=values.device)
     sums = _summed(torch.cat([values.sum(dim=1), count]))
-    total = float(sums[-1])
+    total = float(sums[-1].detach())
     mean = sums[:-1] / total
     squares = _summed((values - mean[:, None]).square().sum(dim=1))
     return mean, squares / total, total

@@ -128,7 +128,7 @@ class Updates:
         return f"{what} in epoch {self.state.epoch + 1}, update {update}"
 
     def _not_finite(self, update: int) -> None:
-        """Count an update that was left out because its loss or gradient is not finite; restore if that is asked for."""
+        """Count an update that was left out, and restore if the stage says so."""
         self.state.not_finite += 1
         if self.state.not_finite > self.stage.nan_limit:
             times = f"{self.state.not_finite} updates of this stage were not finite, nan_limit={self.stage.nan_limit}"

@@ -1,0 +1,127 @@
+"""Launch: several processes of one command on this machine, by torchrun's own launcher.
+
+In:    the arguments of the command, and how many processes.
+Out:   an exit code: 0, or that of the process at fault; 9 where one was killed or hung.
+Next:  each process finds itself in `train.distributed`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from typing import Any
+from uuid import uuid4
+
+from batteries.errors import UsageError
+
+_FOLDER = "BATTERIES_LAUNCH"
+_GRACE = 5.0
+"""Seconds that the others have to end by themselves once one has failed."""
+
+
+def by_us() -> bool:
+    """Whether this process is one of those that `launch` started."""
+    return _FOLDER in os.environ
+
+
+def failed() -> None:
+    """Let the launcher know that this process ends with an error, so that it does not wait long for the others."""
+    if by_us():
+        (Path(os.environ[_FOLDER]) / os.environ["RANK"]).touch()
+
+
+def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], object]) -> int:
+    """Run `python -m batteries` with these arguments in several processes; return the exit code.
+
+    Ctrl-C and SIGTERM are handed on; the processes save and end. When one dies or hangs the others end
+    too, within seconds, and the first at fault is named.
+
+    Raises
+    ------
+    UsageError
+        Fewer than two processes are asked for, or this is one of several already.
+
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if processes < 2:
+        raise UsageError(f"--ddp {processes}: give 2 processes or more, or leave it out for one")
+    logging.disable(logging.ERROR)  # the launcher's own reports; `_blame` says what matters
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else a restart finds the addresses of the dead
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        shutdown_timeout=120,
+    )
+    with TemporaryDirectory(prefix="batteries-") as folder, _Reaper(Path(folder)):
+        os.environ[_FOLDER] = folder
+        try:
+            elastic_launch(config, sys.executable)("-m", "batteries", *arguments)
+        except ChildFailedError as error:
+            return _blame(error.failures, processes, say)
+        except SignalException as stop:
+            return 128 + int(stop.sigval)
+        finally:
+            del os.environ[_FOLDER]
+    return 0
+
+
+def _blame(failures: Mapping[int, Any], processes: int, say: Callable[[str], object]) -> int:
+    """Name the process at fault where it could not speak for itself; return the exit code."""
+    codes = {rank: failure.exitcode for rank, failure in failures.items()}
+    again = "Saved checkpoints are intact; the same command goes on from there"
+    for rank, code in codes.items():
+        if code < 0 and -code not in (signal.SIGTERM, signal.SIGINT):
+            say(f"rank {rank} of {processes} was killed by {signal.Signals(-code).name}. {again}")
+            return 9
+    if own := [code for code in codes.values() if code not in (9, -signal.SIGTERM, -signal.SIGINT)]:
+        return int(own[0])
+    hung = sorted(set(range(processes)) - set(codes))
+    say(f"rank {', '.join(map(str, hung)) or '?'} of {processes} hung: it was silent for too long. {again}")
+    return 9
+
+
+class _Reaper:
+    """Kills what is left of the processes some seconds after the first of them said that it failed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.done = folder, Event()
+        self.thread = Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *rest: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.done.wait(0.2):
+            if any(self.folder.iterdir()):
+                self.done.wait(_GRACE)
+                for child in [] if self.done.is_set() else _children():
+                    os.killpg(child, signal.SIGKILL)  # each is a session of its own, its loader workers in it
+                return
+
+
+def _children() -> list[int]:
+    """Processes that this one started and that lead a group of their own; where the system tells."""
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    found = [int(pid) for task in tasks.glob("*/children") for pid in task.read_text().split()]
+    return [pid for pid in found if os.getpgid(pid) == pid]
