@@ -141,10 +141,10 @@ class Distributed(Device):
         The whole step is wrapped, so it may call any method of the model, any number of times.
         """
         ids = None if self.name.type == "cpu" else [self.name.index]
-        # buffers are equal by themselves: norms are synchronised, and rank 0's are saved; the name of the option changed
-        known = signature(DistributedDataParallel.__init__).parameters
-        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        wrapped = DistributedDataParallel(_TrainingStep(experiment, model), device_ids=ids, **{buffers: False})
+        known = signature(DistributedDataParallel.__init__).parameters  # PyTorch 2.13 gave the option another name
+        option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        buffers: dict[str, Any] = {option: False}  # they are equal by themselves: norms are synchronised
+        wrapped = DistributedDataParallel(_TrainingStep(experiment, model), device_ids=ids, **buffers)
         return cast(Step, wrapped)
 
     def no_sync(self, step: Step) -> AbstractContextManager[Any]:
