@@ -26,7 +26,8 @@ from batteries.prepare.study import study
 from batteries.report import plots
 from batteries.report.evaluation import Outcome, calibration_error, confusion, hardest, outcome_of, reliability
 from batteries.report.page import write_report, write_study_page
-from batteries.score.entry import Entry, write_entry
+from batteries.report.runs import _pieces
+from batteries.score.entry import Entry, open_entry, write_entry
 from batteries.score.ledger import Ledger
 
 ROWS = 120
@@ -132,6 +133,23 @@ def add_run(root: Path, values: NDArray[Any], targets: NDArray[Any], *, valid: f
         write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         write_sealed(folder / "fold.json", {"fold": fold, "scores": {metric: valid + 0.01 * fold}})
     return entry
+
+
+def add_long_log(run: Entry, *, lines: int) -> None:
+    """A log as of long training: a line every 50 updates, one more at the end of each epoch, and the speed."""
+    for fold in range(2):
+        rows: list[dict[str, Any]] = []
+        for number in range(1, lines + 1):
+            stage = {"step": 50 * number, "stage": "head", "epoch": number // 100}
+            rows.append({**stage, "train/loss": 1 + 1 / number, "lr": 1e-3 / number, "train/grad_norm": 2.0})
+            if number % 100 == 0:
+                rows.append({**stage, "train/loss": 99.0, "lr": 1e-3 / number, "valid/accuracy": 0.5})
+        write_text(run.folder / f"fold{fold}" / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        speed = [
+            {"step": step, "speed/samples_per_second": 1e4 * step, "speed/data_wait": 0.25, "memory/device_mb": 512}
+            for step in (1, 2, 3)
+        ]
+        write_text(run.folder / f"fold{fold}" / "timings.jsonl", "".join(json.dumps(row) + "\n" for row in speed))
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +316,64 @@ def test_the_study_page_shows_a_strip_of_images_for_each_class(root: Path) -> No
     assert page.text.count("data:image/png;base64,") == 3
     assert 'alt="8 examples of zero &amp; null"' in page.text
     assert json.loads((root / "study" / "study.json").read_text())["target"]["names"] == list(Digits.classes)
+
+
+def test_long_training_is_drawn_fine_and_stays_small(tmp_path: Path) -> None:
+    targets = np.arange(ROWS) % 3
+    run = add_run(tmp_path, probabilities(targets, 1.0, 0), targets, valid=0.9)
+    short = len(write_report(tmp_path).read_text())
+    add_long_log(run, lines=20_000)
+    page = Page(write_report(tmp_path))
+    assert len(page.text) - short < 150_000
+    labels = [label for label in page.charts if label.endswith("finite values") or "mean of the last" in label]
+    assert [label.split(" of run-001")[0] for label in labels] == [
+        "Training loss", "Validation accuracy", "Learning rate", "Gradient norm"
+    ]  # fmt: skip
+
+
+def test_the_loss_between_lines_is_shown_instead_of_its_mean_over_epochs() -> None:
+    between = [{"step": step, "stage": "head", "train/loss": 1.0, "lr": step / 100} for step in (50, 100, 150)]
+    closing = {"step": 150, "stage": "head", "train/loss": 9.0, "lr": 1.5, "valid/auc": 0.5}
+    assert _pieces([*between, closing], "train/loss") == [([50.0, 100.0, 150.0], [1.0, 1.0, 1.0])]
+    assert _pieces([*between, closing], "valid/auc") == [([150.0], [0.5])]
+    assert _pieces([*between, closing], "lr") == [([50.0, 100.0, 150.0, 150.0], [0.5, 1.0, 1.5, 1.5])]
+
+
+def test_epochs_shorter_than_the_lines_between_are_shown_as_epochs() -> None:
+    rows = [{"step": step, "stage": "head", "train/loss": float(step), "valid/auc": 0.5} for step in (20, 40, 60)]
+    rows.insert(2, {"step": 50, "stage": "head", "train/loss": 0.0})
+    rows.append({"step": 70, "stage": "all", "train/loss": None, "valid/auc": 0.5})
+    first, second = _pieces(rows, "train/loss")
+    assert first == ([20.0, 40.0, 60.0], [20.0, 40.0, 60.0])
+    assert second[0] == [70.0]
+    assert np.isnan(second[1]).all()
+
+
+def test_thinned_curves_keep_their_mean_and_their_gaps() -> None:
+    steps, values = list(range(1000)), [float(number) for number in range(1000)]
+    thin = plots.thinned((steps, values), most=500)
+    assert len(thin[0]) == len(thin[1]) == 500
+    assert np.mean(thin[1]) == np.mean(values)
+    values[7] = float("nan")
+    assert np.flatnonzero(np.isnan(plots.thinned((steps, values), most=500)[1])).tolist() == [3]
+    assert plots.thinned((steps[:500], values[:500]))[1] == values[:500]
+    assert len(plots.thinned((steps[:501], values[:501]))[1]) == 251
+
+
+def test_the_speed_of_training_is_said_where_it_was_measured(root: Path) -> None:
+    assert "samples/s" not in write_report(root).read_text()
+    add_long_log(open_entry(root, "run-001"), lines=100)
+    text = write_report(root).read_text()
+    said = "20,000 samples/s (median); 25% of the time waiting for data; at most 536.9 MB of device memory"
+    assert text.count(said) == 1
+
+
+def test_torn_timings_leave_the_curves(root: Path) -> None:
+    add_long_log(open_entry(root, "run-001"), lines=100)
+    (root / "run-001" / "fold0" / "timings.jsonl").write_text('{"step"\n{"step": 2}\n')
+    page = Page(write_report(root))
+    assert "timings.jsonl, line 1: is not JSON" in page.text
+    assert any(label.startswith("Gradient norm of run-001") for label in page.charts)
 
 
 def test_names_from_outside_are_escaped_in_charts_too() -> None:

@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 SERIES = 8
 """Different colours; the ninth line is coloured like the first."""
 
+MOST_POINTS = 500
+"""Points of one line; a chart is narrower, and a page must not grow with the length of a training."""
+
 _INK = "#010203"  # sentinels: colours nobody would choose, replaced by the page's own
 _FAINT = "#010204"
 _COLOURS = [f"#0100{number + 1:02x}" for number in range(SERIES)]
@@ -110,12 +113,13 @@ def curves(
 ) -> Markup:
     """Draw lines over the training step.
 
-    `lines` are (fold, points); `stages` are (first step, name), drawn as marks on top; `log` allows a
-    logarithmic scale where the values span too much for an even one.
+    `lines` are (fold, points), each thinned to `MOST_POINTS`; `stages` are (first step, name), drawn as
+    marks on top; `log` allows a logarithmic scale where the values span too much for an even one.
     """
 
     def draw(axes: Axes) -> None:
-        for fold, (steps, values) in lines:
+        for fold, points in lines:
+            steps, values = thinned(points)
             marker = "o" if len(steps) <= 12 else ""
             axes.plot(steps, values, color=colour(fold), marker=marker, markersize=2.6, alpha=0.9)
         for number, (step, name) in enumerate(stages):
@@ -133,6 +137,20 @@ def curves(
         axes.set(xlabel="update", ylabel=y)
 
     return chart(draw, label)
+
+
+def thinned(points: Points, most: int = MOST_POINTS) -> Points:
+    """Return at most so many points, each the mean of as many neighbours; a NaN among them stays one.
+
+    >>> thinned(([1, 2, 3, 4, 5], [0.0, 1.0, 2.0, 3.0, 4.0]), most=3)
+    ([1.5, 3.5, 5.0], [0.5, 2.5, 4.0])
+    """
+    width = -(-len(points[0]) // most)
+    if width <= 1:
+        return points
+    starts = range(0, len(points[0]), width)
+    steps, values = ([float(np.mean(each[i : i + width])) for i in starts] for each in points)
+    return steps, values
 
 
 def _wide(values: Sequence[float]) -> bool:

@@ -1,7 +1,7 @@
 """Runs: how each run learned, fold by fold and stage by stage.
 
-In:    the run folders: metrics.jsonl and fold.json of every fold.
-Out:   charts of loss, scores and learning rate over the updates; the scores of the folds.
+In:    the run folders: metrics.jsonl, timings.jsonl and fold.json of every fold.
+Out:   charts of loss, scores, learning rate and gradient norm over the updates; the scores of the folds; the speed.
 Next:  the report shows one block a run.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from batteries.report import plots
-from batteries.report.view import Plot, counted, rough, score
+from batteries.report.view import Plot, counted, rough, score, size
 from batteries.train.log import read_metrics
 from batteries.train.record import Run
 
@@ -29,17 +29,19 @@ class RunView:
 
     name: str
     about: str
+    speed: str
+    """Median speed and what held it up; empty where it was not measured."""
     folds: list[int]
     plots: list[Plot]
 
 
 def views(runs: Sequence[Run], attempt: Callable[..., Any]) -> list[RunView]:
     """Return what there is to show of each run; those without any measurement are left out."""
-    shown = [attempt(lambda run=run: _view(run), None) for run in runs]
+    shown = [attempt(lambda run=run: _view(run, attempt), None) for run in runs]
     return [view for view in shown if view is not None]
 
 
-def _view(run: Run) -> RunView | None:
+def _view(run: Run, attempt: Callable[..., Any]) -> RunView | None:
     lines: Lines = {fold: read_metrics(run.fold_folder(fold) / "metrics.jsonl") for fold in range(run.num_folds)}
     lines = {fold: rows for fold, rows in lines.items() if rows}
     if not lines:
@@ -49,16 +51,35 @@ def _view(run: Run) -> RunView | None:
     about = f"{len(finished)} of {counted(run.num_folds, 'fold')} finished; stages {stages}"
     about += f"; seed {run.config['fields']['seed']}"
     shown = [*_curves(run, lines), *_fold_scores(run, finished)]
-    return RunView(run.name, about, list(lines), shown)
+    return RunView(run.name, about, attempt(lambda: _speed(run), ""), list(lines), shown)
+
+
+def _speed(run: Run) -> str:
+    """Say how fast training went, over all folds, from what was measured between lines of the log."""
+    files = (run.fold_folder(fold) / "timings.jsonl" for fold in range(run.num_folds))
+    rows = [row for path in files for row in read_metrics(path)]
+    parts = []
+    if speeds := _values(rows, "speed/samples_per_second"):
+        parts.append(f"{rough(float(np.median(speeds)))} samples/s (median)")
+    if waits := _values(rows, "speed/data_wait"):
+        parts.append(f"{np.median(waits):.0%} of the time waiting for data")
+    peaks = {place: _values(rows, f"memory/{place}_mb") for place in ("device", "process")}
+    parts += [f"at most {size(int(max(each) * 2**20))} of {place} memory" for place, each in peaks.items() if each]
+    return "; ".join(parts)
+
+
+def _values(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    return [float(row[key]) for row in rows if row.get(key) is not None]
 
 
 def _curves(run: Run, lines: Lines) -> list[Plot]:
     metric = run.config["metric"]
     up = "higher" if metric["higher_is_better"] else "lower"
-    wanted = [("train/loss", "training loss", "Mean loss over each epoch of training.")]
+    wanted = [("train/loss", "training loss", "Mean loss between two lines of the log.")]
     wanted.append((f"valid/{metric['name']}", f"validation {metric['name']}", f"On the held-out fold; {up} is better."))
     wanted += [(f"valid/{n}", f"validation {n}", "On the held-out fold.") for n in run.config["also"][:_MORE_METRICS]]
-    wanted.append(("lr", "learning rate", "At the end of each epoch."))
+    wanted.append(("lr", "learning rate", "The schedule as it was; of the first group of parameters."))
+    wanted.append(("train/grad_norm", "gradient norm", "Of the whole gradient, before it was clipped."))
     charts = (_curve(run.name, lines, key, title, caption) for key, title, caption in wanted)
     return [chart for chart in charts if chart is not None]
 
@@ -71,18 +92,37 @@ def _curve(name: str, lines: Lines, key: str, title: str, caption: str) -> Plot 
     known = [value for value in last if value is not None]
     label = f"{title.capitalize()} of {name} over the updates, {counted(len(lines), 'fold')};"
     label += f" mean of the last values {score(float(np.mean(known)))}" if known else " no finite values"
-    return Plot(plots.curves(pieces, label, y=title, stages=_stages(lines), log="loss" in key), caption)
+    log = "loss" in key or key == "train/grad_norm"
+    return Plot(plots.curves(pieces, label, y=title, stages=_stages(lines), log=log), caption)
 
 
 def _pieces(rows: Sequence[Mapping[str, Any]], key: str) -> list[plots.Points]:
-    """The points of one fold, cut where a stage begins: its weights may come from an earlier epoch."""
-    pieces: dict[str, tuple[list[float], list[float]]] = {}
+    """The points of one fold, cut where a stage begins: its weights may come from an earlier epoch.
+
+    A loss is noted twice, between lines and over each epoch; the finer of both is shown.
+    """
+    pieces: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if key in row:
-            steps, values = pieces.setdefault(str(row.get("stage", "")), ([], []))
-            steps.append(float(row["step"]))
-            values.append(float("nan") if row[key] is None else float(row[key]))
-    return list(pieces.values())
+            pieces.setdefault(str(row.get("stage", "")), []).append(row)
+    if key.startswith("train/"):
+        pieces = {stage: _finer(found) for stage, found in pieces.items()}
+    return [
+        (
+            [float(row["step"]) for row in found],
+            [float("nan") if row[key] is None else float(row[key]) for row in found],
+        )
+        for found in pieces.values()
+    ]
+
+
+def _finer(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of the lines of a stage, those between epochs or those that close one, whichever are more."""
+    between: list[Mapping[str, Any]] = []
+    closing: list[Mapping[str, Any]] = []
+    for row in rows:
+        (closing if any(name.startswith("valid/") for name in row) else between).append(row)
+    return between if len(between) > len(closing) else closing
 
 
 def _stages(lines: Lines) -> list[tuple[float, str]]:
