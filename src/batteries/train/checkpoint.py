@@ -17,7 +17,7 @@ from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, replace
 from math import isfinite
 from pathlib import Path
-from threading import Thread, main_thread
+from threading import Thread
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ import torch
 from batteries.errors import CorruptError, NonFiniteError, ResourceError, ResumeError, UsageError
 from batteries.experiment.metric import Metric
 from batteries.files import digest_file, read_sealed, write_atomic, write_sealed
-from batteries.train.staging import Staging, non_finite, plain_state
+from batteries.train.staging import Staging, non_finite, plain_state, start
 
 _SCHEMA = 1
 
@@ -189,7 +189,7 @@ class Checkpoints:
         saving: Future[Checkpoint] = Future()
         saving.set_running_or_notify_cancel()  # from here on it cannot be cancelled
         self._behind, self._process = saving, os.getpid()
-        _start(Thread(target=self._write_behind, args=(saving, copied, score, notes, before), name="checkpoint"))
+        start(Thread(target=self._write_behind, args=(saving, copied, score, notes, before), name="checkpoint"))
         return saving
 
     def _write_behind(self, saving: Future[Checkpoint], state: dict[str, Any], *how: Any) -> None:
@@ -340,16 +340,6 @@ class Checkpoints:
             os.replace(temporary, link)
         finally:
             temporary.unlink(missing_ok=True)  # rename keeps both names when they are the same file already
-
-
-def _start(writer: Thread) -> None:
-    """Start a thread; do its work here if none is to be had, or the interpreter is ending and waits for none."""
-    try:
-        if main_thread().is_alive():
-            return writer.start()
-    except RuntimeError:
-        pass
-    return writer.run()
 
 
 def has_checkpoints(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import ctypes
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from threading import Thread
+from threading import Thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ _Key = tuple[torch.device, int, int]
 _Buffer = tuple[Tensor, bool]
 """Bytes, and whether they are pinned."""
 _PIECE = 8 << 20
+_OF_NUMPY = (torch.float16, torch.float32, torch.float64)
 
 
 class Staging:
@@ -162,6 +163,16 @@ def _queued(device: torch.device) -> torch.cuda.Event:
     return event
 
 
+def start(writer: Thread) -> None:
+    """Start a thread; do its work here if none is to be had, or the interpreter is ending and waits for none."""
+    try:
+        if main_thread().is_alive():
+            return writer.start()
+    except RuntimeError:
+        pass
+    return writer.run()
+
+
 def plain_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """The states of objects that have one, and other values as `torch.load(weights_only=True)` takes them back."""
     return {name: _plain(value, name) for name, value in state.items()}
@@ -203,5 +214,7 @@ def non_finite(weights: object) -> str | None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """One pass without memory of its own, unless the sum overflows."""
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+    """On one core: this runs beside the training, which needs the others."""
+    if _is_plain(tensor) and tensor.device.type == "cpu" and tensor.dtype in _OF_NUMPY:
+        return bool(np.isfinite(tensor.detach().numpy()).all())
+    return bool(torch.isfinite(tensor).all())
