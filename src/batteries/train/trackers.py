@@ -89,7 +89,8 @@ class TensorBoard:
 class WandB:
     """A run in Weights & Biases, kept under one id for one `project` and `name` however often it is resumed.
 
-    Two people who share a project need names of their own, else their numbers meet in one run. `mode` is
+    Without `name` every object is a run of its own, so a stage or a resume makes another. Two people who
+    share a project need names of their own, else their numbers meet in one run. `mode` is
     "online", "offline" or None for what WANDB_MODE says; offline, nothing leaves the machine and nothing
     is written outside `folder`. Sent are the numbers and `config`, no code, console output, paths or
     machine names. The key is read by wandb itself (`wandb login`) and never kept by Batteries.
