@@ -7,7 +7,8 @@ Next:  the loop trains and predicts with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -160,7 +161,7 @@ class Loader:
             )
         return rows
 
-    def epoch(self, epoch: int, *, start: int = 0, share: Share = Share()) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, start: int = 0, share: Share = Share()) -> Generator[Batch]:
         """Yield this rank's share of an epoch from batch number `start` on; nothing else is read."""
         order = self.order(epoch)
         rows = share.of(torch.split(order, self.batch_size)[start : len(self)], start)
@@ -169,8 +170,9 @@ class Loader:
             draws = share.of(torch.split(earlier, self.batch_size)[start:], start)
         groups = [Group(*group) for group in zip(rows, draws, strict=True)]
         read = self._source.read(groups, epoch=epoch, seed=self.seed)
-        for (inputs, targets), group in zip(read, groups, strict=True):
-            yield Batch(inputs, targets, group.rows, group.draws)
+        with closing(read):
+            for (inputs, targets), group in zip(read, groups, strict=True):
+                yield Batch(inputs, targets, group.rows, group.draws)
 
 
 def _earlier(order: Tensor) -> Tensor | None:

@@ -8,8 +8,8 @@ Next:  `loaders` decides the groups; `stream` is the source for iterable dataset
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from batteries.errors import ExperimentError
 from batteries.prepare.seed import derive_seed
-from batteries.train.workers import attempted, supervised, worker_options
+from batteries.train.workers import Marks, attempted, supervised, worker_options
 
 
 class Group(NamedTuple):
@@ -38,7 +38,7 @@ class Source(Protocol):
     size: int
     """Samples there are."""
 
-    def read(self, groups: Sequence[Group], *, epoch: int, seed: int) -> Iterator[tuple[Any, Any]]:
+    def read(self, groups: Sequence[Group], *, epoch: int, seed: int) -> Generator[tuple[Any, Any]]:
         """Yield (inputs, targets) of each group; only its rows are read. Randomness is from (seed, row, draw)."""
 
 
@@ -64,7 +64,7 @@ class Gathered:
             )
         self.size = len(leaves[0][1])
 
-    def read(self, groups: Sequence[Group], *, epoch: int, seed: int) -> Iterator[tuple[Any, Any]]:
+    def read(self, groups: Sequence[Group], *, epoch: int, seed: int) -> Generator[tuple[Any, Any]]:
         """Yield (inputs, targets) of each group."""
         for rows, _ in groups:
             yield _taken(self.inputs, rows), _taken(self.targets, rows)
@@ -83,27 +83,28 @@ class MapStyle:
     def __post_init__(self) -> None:
         self.size = len(self.dataset)
 
-    def read(self, groups: Sequence[Group], *, epoch: int, seed: int) -> Iterator[tuple[Any, Any]]:
+    def read(self, groups: Sequence[Group], *, epoch: int, seed: int) -> Generator[tuple[Any, Any]]:
         """Yield (inputs, targets) of each group."""
-        read = _Read(self.dataset, self.collate, derive_seed(seed, "sample", epoch))
+        marks = Marks(max(1, self.num_workers), "row", self.dataset)
+        read = _Read(self.dataset, self.collate, derive_seed(seed, "sample", epoch), marks)
         tasks = ((rows.tolist(), None if draws is None else draws.tolist()) for rows, draws in groups)
-        batches: Iterable[Any] = (read(task) for task in tasks)
+        batches = (read(task) for task in tasks)
         if self.num_workers:
             loader = DataLoader(_Tasks(read), batch_sampler=tasks, **worker_options(self.num_workers))  # type: ignore[arg-type]
-            batches = supervised(
-                loader, timeout=self.timeout, reading=lambda k: named(groups[k].rows.tolist(), self.dataset)
-            )
-        for data in batches:
-            yield pair(data, labelled=self.labelled)
+            batches = supervised(loader, marks, timeout=self.timeout)
+        with closing(batches):  # not left to chance: a traceback may hold this frame, and with it the workers
+            for data in batches:
+                yield pair(data, labelled=self.labelled)
 
 
 class _Read:
     """Reads batches of a dataset whose samples draw from generators seeded by (seed, row, draw), in any process."""
 
-    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any], seed: int) -> None:
+    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any], seed: int, marks: Marks) -> None:
         self.dataset = dataset
         self.collate = collate
         self.seed = seed
+        self.marks = marks
 
     def __call__(self, task: tuple[list[int], list[int] | None]) -> Any:
         rows, draws = task
@@ -113,11 +114,12 @@ class _Read:
             return self.collate(samples)
 
     def _sample(self, row: int, draw: int) -> Any:
+        self.marks.put(row)
         seed_generators(derive_seed(self.seed, row, draw) if draw else derive_seed(self.seed, row))
         try:
             return self.dataset[row]
         except Exception as error:
-            error.add_note(f"while reading {named([row], self.dataset)}")
+            error.add_note(f"while reading row {row} of {type(self.dataset).__name__}")
             raise
 
 
@@ -148,18 +150,6 @@ def seed_generators(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
-
-
-def named(rows: Sequence[int], dataset: Any) -> str:
-    """Rows of a dataset, for a message.
-
-    >>> named([3], [])
-    'row 3 of list'
-    >>> named(list(range(20)), [])
-    'rows 0, 1, 2, 3, 4, 5, 6, 7, ... (20) of list'
-    """
-    shown = ", ".join(map(str, rows[:8])) + (f", ... ({len(rows)})" if len(rows) > 8 else "")
-    return f"row{'s' * (len(rows) != 1)} {shown} of {type(dataset).__name__}"
 
 
 def pair(data: Any, *, labelled: bool) -> tuple[Any, Any]:

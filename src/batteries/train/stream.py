@@ -8,7 +8,8 @@ Next:  `loaders` treats it like any other source, with one order: its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from batteries.errors import ExperimentError
 from batteries.prepare.seed import derive_seed
 from batteries.train.sources import Group, generators_kept, pair, seed_generators
-from batteries.train.workers import attempted, supervised, worker_options
+from batteries.train.workers import Marks, attempted, supervised, worker_options
 
 _SIGN_OF_LIFE = 1.0
 """Seconds a worker passes over samples before it says that it is still at work."""
@@ -55,31 +56,30 @@ class Stream:
                 ) from None
             self.size = self.length
 
-    def read(self, groups: Sequence[Group], *, epoch: int, seed: int) -> Iterator[tuple[Any, Any]]:
+    def read(self, groups: Sequence[Group], *, epoch: int, seed: int) -> Generator[tuple[Any, Any]]:
         """Yield (inputs, targets) of each group; rows must rise from group to group."""
         if not groups:
             return
-        passage = _Passage(self, [group.rows.tolist() for group in groups], epoch, derive_seed(seed, "sample", epoch))
-        batches: Iterable[Any] = passage.batches()
+        marks = Marks(1, "sample", self.dataset)
+        rows = [group.rows.tolist() for group in groups]
+        passage = _Passage(self, rows, epoch, derive_seed(seed, "sample", epoch), marks)
+        batches = passage.batches()
         if self.num_workers:
-            name = type(self.dataset).__name__
-            batches = supervised(
-                DataLoader(passage, batch_size=None, **worker_options(1)),
-                timeout=self.timeout,
-                reading=lambda k: f"samples up to {passage.groups[k][-1]} of {name}",
-            )
-        for data in batches:
-            yield pair(data, labelled=self.labelled)
+            batches = supervised(DataLoader(passage, batch_size=None, **worker_options(1)), marks, timeout=self.timeout)
+        with closing(batches):
+            for data in batches:
+                yield pair(data, labelled=self.labelled)
 
 
 class _Passage(IterableDataset[Any]):
     """One pass over a stream, as batches of the wanted rows."""
 
-    def __init__(self, stream: Stream, groups: list[list[int]], epoch: int, seed: int) -> None:
+    def __init__(self, stream: Stream, groups: list[list[int]], epoch: int, seed: int, marks: Marks) -> None:
         self.stream = stream
         self.groups = groups
         self.epoch = epoch
         self.seed = seed
+        self.marks = marks
 
     def __iter__(self) -> Iterator[Any]:
         """As a worker reads: batches, None as a sign of life, a failure as an item."""
@@ -88,7 +88,7 @@ class _Passage(IterableDataset[Any]):
         while (item := attempted(lambda: next(batches, end))) is not end:
             yield item
 
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Generator[Any]:
         """Collated batches; in a worker also None now and then, while samples are passed over."""
         with generators_kept():
             samples = self._begun()
@@ -116,8 +116,8 @@ class _Passage(IterableDataset[Any]):
                     f"{name}.skip({first}) must return a dataset that begins {first} samples later,"
                     f" got {type(dataset).__name__}"
                 )
-            return _Samples(iter(dataset), first, self.stream.size, self.seed, name)
-        return _Samples(iter(dataset), 0, self.stream.size, self.seed, name)
+            return _Samples(iter(dataset), first, self.stream.size, self.seed, name, self.marks)
+        return _Samples(iter(dataset), 0, self.stream.size, self.seed, name, self.marks)
 
 
 @dataclass
@@ -130,6 +130,7 @@ class _Samples:
     size: int
     seed: int
     name: str
+    marks: Marks
 
     def passed_to(self, place: int) -> bool:
         """Read and drop samples, for a while; whether the next one is at `place`."""
@@ -159,6 +160,7 @@ class _Samples:
             )
 
     def _next(self) -> Any:
+        self.marks.put(self.place)
         seed_generators(derive_seed(self.seed, self.place))
         try:
             return next(self.iterator, _END)

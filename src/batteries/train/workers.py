@@ -8,18 +8,20 @@ Next:  sources read torch Datasets through it.
 from __future__ import annotations
 
 import atexit
+import os
 import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
+from multiprocessing.process import BaseProcess, parent_process
+from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from batteries.errors import ResourceError
 
@@ -28,44 +30,66 @@ _POLL = 1.0
 _END = object()
 
 
+class Marks:
+    """Where each worker is, in memory they share with the main process, so that it outlives them."""
+
+    def __init__(self, num_workers: int, what: str, dataset: Any) -> None:
+        self._at = RawArray("q", [-1] * num_workers)
+        self._what = what
+        self._name = type(dataset).__name__
+
+    def put(self, place: int) -> None:
+        """Note, in a worker, the row or sample that it reads next; elsewhere do nothing."""
+        if (info := get_worker_info()) is not None:
+            self._at[info.id] = place
+
+    def where(self, worker: int) -> str:
+        """Where a worker was last, for a message."""
+        place = self._at[worker]
+        what = f"before the first {self._what}" if place < 0 else f"at {self._what} {place}"
+        return f"{what} of {self._name}"
+
+
 @dataclass
 class Failed:
     """An exception on its way from a worker, as the item it was raised for."""
 
     error: Exception
     trace: str
+    worker: int
 
-    def again(self, where: str) -> Exception:
+    def again(self, num_workers: int) -> Exception:
         """The exception as it was, with a note of where it was raised."""
-        self.error.add_note(f"in {where}; there:\n{self.trace}")
+        self.error.add_note(f"in worker {self.worker} of {num_workers}; there:\n{self.trace}")
         return self.error
 
 
 def attempted(work: Callable[[], Any]) -> Any:
-    """What `work` returns, or the exception it raised as an item to send."""
+    """What `work` returns in a worker, or the exception it raised as an item to send."""
     try:
         return work()
     except Exception as error:  # noqa: BLE001 raised again in the main process
-        trace = "".join(traceback.format_exception(error))
+        info, trace = get_worker_info(), "".join(traceback.format_exception(error))
+        assert info is not None
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:  # noqa: BLE001 whatever its own pickling raises
-            return Failed(RuntimeError(f"{type(error).__name__}: {error}"), trace)
-        return Failed(error, trace)
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        return Failed(error, trace, info.id)
 
 
-def supervised(loader: DataLoader[Any], *, timeout: float, reading: Callable[[int], str]) -> Iterator[Any]:
+def supervised(loader: DataLoader[Any], marks: Marks, *, timeout: float) -> Generator[Any]:
     """Yield the items of a DataLoader with workers; None among them means "still at work" and is dropped.
 
-    `reading` says what item number k holds. Workers leave SIGINT and SIGTERM to the main process: those
-    sent to the whole group would end them before it has saved.
+    Workers leave SIGINT and SIGTERM to the main process: those sent to the whole group would end them
+    before it has saved.
 
     Raises
     ------
     ResourceError
         When a worker is dead, or an item took longer than `timeout` seconds of waiting.
     Exception
-        What the dataset raised, as it was, with the worker and the rows in a note.
+        What the dataset raised, as it was, with the worker and its traceback in a note.
 
     """
     with _child_signals_left_alone():
@@ -78,9 +102,9 @@ def supervised(loader: DataLoader[Any], *, timeout: float, reading: Callable[[in
     atexit.register(kill)
     number = 0
     try:
-        while (item := _next(items, workers, timeout, number, reading)) is not _END:
+        while (item := _next(items, workers, marks, timeout, number % len(workers))) is not _END:
             if isinstance(item, Failed):
-                raise item.again(f"worker {number % len(workers)} of {len(workers)}, reading {reading(number)}")
+                raise item.again(len(workers))
             if item is not None:
                 yield item
                 number += 1
@@ -95,37 +119,31 @@ def supervised(loader: DataLoader[Any], *, timeout: float, reading: Callable[[in
         atexit.unregister(kill)
 
 
-def _next(
-    items: Iterator[Any],
-    workers: Sequence[BaseProcess],
-    timeout: float,
-    number: int,
-    reading: Callable[[int], str],
-) -> Any:
+def _next(items: Iterator[Any], workers: Sequence[BaseProcess], marks: Marks, timeout: float, turn: int) -> Any:
+    """The next item, of the worker whose turn it is: batches are dealt to them in order."""
     waited = 0.0  # by our own looks, not by the clock: a suspended machine is no hung worker
     while True:
         try:
             return next(items, _END)
         except Exception as error:
-            if dead := [place for place, worker in enumerate(workers) if worker.exitcode is not None]:
-                raise _death(workers, dead[0], number, reading) from error
+            for place, worker in enumerate(workers):
+                if worker.exitcode is not None:
+                    raise _death(worker, f"worker {place} of {len(workers)}", marks.where(place)) from error
             if not str(error).startswith("DataLoader timed out"):
                 raise
         waited += _POLL
         if waited >= timeout:
             raise ResourceError(
-                f"worker {number % len(workers)} of {len(workers)} gave nothing for {timeout:g} s while reading"
-                f" {reading(number)}. If that may take so long, raise the loader's timeout"
+                f"worker {turn} of {len(workers)} gave nothing for {timeout:g} s, {marks.where(turn)}."
+                " If that may take so long, raise the loader's timeout"
             )
 
 
-def _death(workers: Sequence[BaseProcess], dead: int, number: int, reading: Callable[[int], str]) -> ResourceError:
-    ahead = (dead - number) % len(workers)  # batches are dealt to the workers in turn
-    when = "while reading" if not ahead else "at or after"
-    code = workers[dead].exitcode or 0
+def _death(worker: BaseProcess, name: str, where: str) -> ResourceError:
+    code = worker.exitcode or 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended itself with code {code}"
     return ResourceError(
-        f"worker {dead} of {len(workers)} (process {workers[dead].pid}) {how} {when} {reading(number + ahead)}."
+        f"{name} (process {worker.pid}) {how} {where}."
         " If memory ran out: fewer num_workers or a smaller batch_size; num_workers=0 reads in the main process"
     )
 
@@ -160,7 +178,7 @@ def worker_options(num_workers: int) -> dict[str, Any]:
         "num_workers": num_workers,
         "timeout": _POLL,
         "collate_fn": _as_it_is,
-        "worker_init_fn": _deaf,
+        "worker_init_fn": _begin,
         "generator": torch.Generator(),  # else the global one would lose a number to the worker seeds
     }
 
@@ -169,6 +187,15 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-def _deaf(worker: int) -> None:
+def _begin(worker: int) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
+    threading.Thread(target=_end_with_main, daemon=True).start()
+
+
+def _end_with_main() -> None:
+    # PyTorch's own watch sees nothing in a sample that hangs, nor if the main process is killed before it begins
+    main = parent_process()
+    assert main is not None
+    main.join()
+    os._exit(1)
