@@ -243,8 +243,11 @@ def test_tensorboard_that_fails_loses_no_line(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
 @pytest.mark.filterwarnings("ignore:TensorBoard failed")
 def test_a_tensorboard_folder_removed_while_training_loses_no_line(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     with MetricLog(tmp_path) as log:
         log.write(step=1, loss=0.5)
         shutil.rmtree(tmp_path / "tensorboard")
         log.write(step=2, loss=0.25)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)  # its traceback belongs to this test
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
