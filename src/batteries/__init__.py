@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from batteries.experiment import Stage as Stage
     from batteries.experiment import load_experiment as load_experiment
     from batteries.experiment.predictions import Predictions as Predictions
+    from batteries.experiment.schedule import Cosine as Cosine
+    from batteries.experiment.schedule import OneCycle as OneCycle
+    from batteries.experiment.schedule import Plateau as Plateau
+    from batteries.experiment.schedule import Polynomial as Polynomial
+    from batteries.experiment.schedule import Steps as Steps
     from batteries.improve.compare import compare as compare
     from batteries.prepare.augment import SampleRandom as SampleRandom
     from batteries.prepare.augment import random_shift as random_shift
+    from batteries.prepare.environment import prepare_environment as prepare_environment
     from batteries.prepare.folds import Folds as Folds
     from batteries.prepare.folds import Grouped as Grouped
     from batteries.prepare.folds import KFold as KFold
@@ -49,20 +55,32 @@ if TYPE_CHECKING:
     from batteries.train.checkpoint import Checkpoint as Checkpoint
     from batteries.train.checkpoint import Checkpoints as Checkpoints
     from batteries.train.device import Device as Device
+    from batteries.train.distributed import pick_device as pick_device
+    from batteries.train.groups import parameter_groups as parameter_groups
     from batteries.train.loaders import Loader as Loader
     from batteries.train.log import MetricLog as MetricLog
     from batteries.train.record import Run as Run
     from batteries.train.run import train_run as train_run
+    from batteries.train.samplers import Balanced as Balanced
+    from batteries.train.samplers import ByLength as ByLength
+    from batteries.train.samplers import Shuffled as Shuffled
+    from batteries.train.samplers import Weighted as Weighted
     from batteries.train.state import TrainState as TrainState
+    from batteries.train.trackers import Tracker as Tracker
+    from batteries.train.trackers import WandB as WandB
+    from batteries.train.weights import LoadReport as LoadReport
     from batteries.train.weights import load_weights as load_weights
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Balanced": "train.samplers",
     "Batch": "experiment",
     "Blend": "combine.blend",
+    "ByLength": "train.samplers",
     "Checkpoint": "train.checkpoint",
     "Checkpoints": "train.checkpoint",
+    "Cosine": "experiment.schedule",
     "Device": "train.device",
     "Entry": "score.entry",
     "Experiment": "experiment",
@@ -70,16 +88,25 @@ _HOME = {
     "Grouped": "prepare.folds",
     "KFold": "prepare.folds",
     "Ledger": "score.ledger",
+    "LoadReport": "train.weights",
     "Loader": "train.loaders",
     "Metric": "experiment",
     "MetricLog": "train.log",
+    "OneCycle": "experiment.schedule",
+    "Plateau": "experiment.schedule",
+    "Polynomial": "experiment.schedule",
     "Predictions": "experiment.predictions",
     "Run": "train.record",
     "SampleRandom": "prepare.augment",
+    "Shuffled": "train.samplers",
     "Stage": "experiment",
+    "Steps": "experiment.schedule",
     "Stratified": "prepare.folds",
     "Submission": "combine.submission",
+    "Tracker": "train.trackers",
     "TrainState": "train.state",
+    "WandB": "train.trackers",
+    "Weighted": "train.samplers",
     "average": "combine.average",
     "average_checkpoints": "train.average",
     "blend": "combine.blend",
@@ -92,6 +119,9 @@ _HOME = {
     "make_folds": "prepare.folds",
     "new": "prepare.new",
     "open_entry": "score.entry",
+    "parameter_groups": "train.groups",
+    "pick_device": "train.distributed",
+    "prepare_environment": "prepare.environment",
     "random_shift": "prepare.augment",
     "recompute_batch_norm": "train.average",
     "record": "score.board",
