@@ -122,7 +122,7 @@ def report(
             }
         )
     data = "1,280 made-up images" if arguments.quick else "60,000 images"
-    settings = f"{arguments.rounds} rounds, {arguments.epochs} epochs of {data}, {arguments.threads} torch threads."
+    settings = f"rounds: {arguments.rounds}, {arguments.epochs} epochs of {data}, {arguments.threads} torch threads"
     return {
         "form": form_of(arguments),
         "title": "A whole job: Fashion-MNIST, small CNN, batch 128",

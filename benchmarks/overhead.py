@@ -100,13 +100,13 @@ def report(
         for job in [f"{case.name}/{mode}"]
     ]
     settings = (
-        f"{arguments.rounds} rounds, {arguments.epochs - 1} epochs of {arguments.steps} steps after one of warm-up"
+        f"rounds: {arguments.rounds}, {arguments.epochs - 1} epochs of {arguments.steps} steps after one of warm-up"
     )
     return {
         "form": form_of(arguments),
         "title": "Overhead of a step: MLP 64-64-10, batch 32, AdamW",
         **setting(),
-        "settings": f"{settings}, {arguments.threads} torch thread{'s' * (arguments.threads != 1)}.",
+        "settings": f"{settings}, {arguments.threads} torch thread{'s' * (arguments.threads != 1)}",
         "cases": results,
         "missing": missing,
         "notes": NOTES,

@@ -190,13 +190,14 @@ def show(report: dict[str, Any], columns: Callable[[dict[str, Any]], tuple[list[
         return
     header, rows = columns(report)
     lacking = [f"{name}: left out, {', '.join(packages)} not installed" for name, packages in report["missing"].items()]
+    notes = "\n".join([*report["notes"], *lacking])
     if form == "text":
-        print("\n".join([table(header, rows), "", *lacking, *report["notes"]]))
+        print(f"{table(header, rows)}\n\n{notes}")
         return
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     machine = f"{report['cpu']}, {report['cores']} cores, {report['system']}"
-    about = f"{report['date']}. {machine}. {versions}. {report['settings']}"
-    print("\n\n".join([f"## {report['title']}", about, table(header, rows, markdown=True), *lacking, *report["notes"]]))
+    about = f"{report['date']}; {machine}; {versions}; {report['settings']}."
+    print(f"## {report['title']}\n\n{about}\n\n{table(header, rows, markdown=True)}\n\n{notes}")
 
 
 def form_of(arguments: argparse.Namespace) -> str:

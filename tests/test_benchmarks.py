@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import subprocess
 import sys
@@ -100,6 +101,10 @@ def test_a_case_without_its_package_is_left_out_and_named(side_by_side: ModuleTy
     kept, missing = side_by_side.chosen(cases, None)
     assert [case.name for case in kept] == ["here"]
     assert missing == {"not": ["no_such"]}
+
+
+def test_the_examples_of_side_by_side_are_true(side_by_side: ModuleType) -> None:
+    assert doctest.testmod(side_by_side).failed == 0
 
 
 def test_both_tables_fit_80_columns(side_by_side: ModuleType) -> None:
