@@ -33,8 +33,7 @@ class Guard:
         self.losses: list[Tensor] = []
         fused = all(group.get("fused") for group in state.optimizer.param_groups)
         self.later = device.name.type != "cpu" and fused and not state.scaler.is_enabled()
-        self.reading: tuple[int, Tensor, torch.Event] | None = None
-        self.buffers = [b for b in state.model.buffers() if b.is_floating_point()] if keep_buffers else []
+        self.buffers = list(state.model.buffers()) if keep_buffers else []
         self.kept = [buffer.clone() for buffer in self.buffers]
 
     def begin(self) -> None:
@@ -52,7 +51,7 @@ class Guard:
     def check(self, parameters: Sequence[Tensor]) -> bool:
         """Look at the update; return whether to call the optimizer."""
         self.found.zero_()
-        gradients = [] if self.state.scaler.is_enabled() else [p.grad for p in parameters if p.grad is not None]
+        gradients = [] if self.state.scaler.is_enabled() else [_plain(p.grad) for p in parameters if p.grad is not None]
         for same in _by_kind([*gradients, *self.losses]):
             # the check of torch.amp.GradScaler, with a scale of one: a single pass over all tensors
             torch._amp_foreach_non_finite_check_and_unscale_(same, self.found, self.one)
@@ -65,17 +64,24 @@ class Guard:
             return True
         if self.buffers:
             torch._foreach_copy_(self.buffers, self.kept)
-        return self.state.scaler.is_enabled()  # which looks at the gradients itself, and must be asked every time
+        return False
 
     def bad(self) -> int | None:
         """Number, from 1, of an update of the epoch that was left out: this one, or on accelerators the one before."""
         if not self.later:
             return self.state.update + 1 if self.found.item() else None
-        before, self.reading = self.reading, self._read_later()
-        if before is None:
+        before = self.settle()
+        self.state.unread = self._read_later()
+        return before
+
+    def settle(self) -> int | None:
+        """Number of the update that nobody has asked about yet, if it was left out."""
+        unread, self.state.unread = self.state.unread, None
+        if unread is None:
             return None
-        update, flag, event = before
-        event.synchronize()
+        update, flag, event = unread
+        if event is not None:
+            event.synchronize()
         return update if flag.item() else None
 
     def _read_later(self) -> tuple[int, Tensor, torch.Event]:
@@ -90,6 +96,12 @@ class Guard:
         if not self.later or not isinstance(mean, Tensor):
             return mean
         return torch.where(self.found > 0, torch.zeros_like(mean), mean)
+
+
+def _plain(gradient: Tensor) -> Tensor:
+    """The numbers of a gradient, also of a sparse or complex one."""
+    values = gradient._values() if gradient.is_sparse else gradient
+    return torch.view_as_real(values) if values.is_complex() else values
 
 
 def _by_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -114,23 +114,25 @@ def train(
     pace = pace or Pace()
     total = stage.epochs * -(-len(loader) // stage.accumulate)
     with recomputed(state.model, stage.recompute):
-        updates = Updates(
-            experiment, stage, state, device, seed=loader.seed, log_every=experiment.log_every, restore=restore
-        )
+        updates = Updates(experiment, stage, state, device, log_every=experiment.log_every, restore=restore)
+        change = as_trained(experiment, seed=loader.seed)
         while state.epoch < stage.epochs:
             training_mode(state.model, stage.freeze)
-            for group in pace.timed(grouped(stage.accumulate, _batches(loader, state, stage, device))):
+            for group in pace.timed(grouped(stage.accumulate, _batches(loader, state, stage, device, change))):
                 _set_lr(experiment, stage, state, total=total)
                 updates(group)
                 after_update()
+            updates.settle()
             yield _end_epoch(stage, state)
 
 
-def _batches(loader: Loader, state: TrainState, stage: Stage, device: Device) -> Iterator[Whole]:
-    """This process's part of the batches that are left of the epoch, on the device, with their sizes."""
+def _batches(
+    loader: Loader, state: TrainState, stage: Stage, device: Device, change: Callable[[Batch, int], Batch]
+) -> Iterator[Whole]:
+    """This process's part of the batches that are left of the epoch, on the device, augmented, with their sizes."""
     first = state.update * stage.accumulate
     batches = device.placed(loader.epoch(state.epoch, start=first, share=device.share))
-    return ((batch, loader.batch_len(number)) for number, batch in enumerate(batches, first))
+    return ((change(batch, state.epoch), loader.batch_len(number)) for number, batch in enumerate(batches, first))
 
 
 def _set_lr(experiment: Experiment, stage: Stage, state: TrainState, *, total: int) -> None:

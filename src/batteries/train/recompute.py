@@ -38,13 +38,17 @@ def recomputed(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
 
     """
     modules = _matching(model, patterns)
+    own = [vars(module).get("forward") for module in modules]
     for module in modules:
         module.forward = partial(_forward, module, module.forward)
     try:
         yield
     finally:
-        for module in modules:
-            del module.forward  # the class has it
+        for module, forward in zip(modules, own, strict=True):
+            if forward is not None:
+                module.forward = forward
+            else:
+                del module.forward  # the class has it
 
 
 def _matching(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:

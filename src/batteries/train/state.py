@@ -21,6 +21,9 @@ from batteries.train.average import Averaged
 from batteries.train.device import Device
 from batteries.train.groups import freeze, parameter_groups
 
+LEFT_OUT = " left out"
+"""Among the sums: samples of updates that were left out on the device before anybody knew."""
+_SAMPLES = " samples"
 _COUNTS = ("epoch", "update", "step", "samples", "split", "not_finite")
 
 
@@ -52,6 +55,8 @@ class TrainState:
     """The sums over all processes when they were read last, and the samples then."""
     grad_norm: Tensor | None = None
     """Of the last update at which it was measured."""
+    unread: tuple[int, Tensor, torch.Event | None] | None = None
+    """Accelerators: number of the last update, whether it was left out, and what comes when that is known."""
 
     def __post_init__(self) -> None:
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
@@ -91,11 +96,12 @@ class TrainState:
         names = list(self.sums)
         totals = self.device.total(torch.stack([self.sums[name] for name in names])).tolist() if names else []
         now = dict(zip(names, totals, strict=True))
+        samples = self.samples - now.pop(LEFT_OUT, 0.0)
         before = self.read if window else {}
-        count = self.samples - before.get("samples", 0)
+        count = samples - before.get(_SAMPLES, 0)
         means = {name: (total - before.get(name, 0.0)) / max(1, count) for name, total in now.items()}
         if window:
-            self.read = {**now, "samples": self.samples}
+            self.read = {**now, _SAMPLES: samples}
         return means
 
     def end_epoch(self) -> None:
@@ -116,6 +122,7 @@ class TrainState:
             "position": {name: getattr(self, name) for name in _COUNTS},
             "scores": list(self.scores),
             "read": dict(self.read),
+            "unread": self._unread(),
             "processes": self.device.gather(own),
         }
         if self.averaged is not None:
@@ -130,6 +137,8 @@ class TrainState:
             for name in _COUNTS:
                 setattr(self, name, state["position"][name])
             self.scores, self.read = list(state["scores"]), dict(state["read"])
+            unread = state["unread"]
+            self.unread = None if unread is None else (unread[0], torch.tensor(unread[1]), None)
             self._load_own(state["processes"])
         except (KeyError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
@@ -143,6 +152,14 @@ class TrainState:
         if self.averaged is not None:
             self.averaged.module.load_state_dict(state["average"])
             self.averaged.count = state["averaged"]
+
+    def _unread(self) -> list[float] | None:
+        if self.unread is None:
+            return None
+        update, flag, event = self.unread
+        if event is not None:
+            event.synchronize()
+        return [update, flag.item()]
 
     def _load_own(self, processes: list[dict[str, Any]]) -> None:
         """Take what was this process's own; of another number of processes, rank 0 takes the sums of all."""

@@ -8,6 +8,8 @@ Next:  `train.loop` calls it for every group of an epoch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
+from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from batteries.experiment import Batch, Experiment, Stage
 from batteries.prepare.augment import SampleRandom
 from batteries.train.device import Device, each_tensor
 from batteries.train.guard import Guard
-from batteries.train.state import TrainState
+from batteries.train.state import LEFT_OUT, TrainState
 
 Whole = tuple[Batch, int]
 """This process's part of a batch, and the samples of the batch over all processes."""
@@ -34,7 +36,6 @@ class Updates:
         state: TrainState,
         device: Device,
         *,
-        seed: int,
         log_every: int = 0,
         restore: Callable[[], object] | None = None,
     ) -> None:
@@ -42,9 +43,8 @@ class Updates:
         self.log_every, self.restore = log_every, restore
         model: nn.Module = torch.compile(state.model) if stage.compile else state.model  # type: ignore[assignment]
         self.step = device.step(experiment, model)
-        self.as_trained = as_trained(experiment, seed=seed)
         self.parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-        self.guard = Guard(state, device, keep_buffers=stage.on_nan == "skip")
+        self.guard = Guard(state, device, keep_buffers=stage.on_nan != "stop")
 
     def __call__(self, group: Sequence[Whole]) -> None:
         """Make one update; when memory runs out, again with batches in twice as many pieces."""
@@ -59,14 +59,22 @@ class Updates:
         self._apply()
         bad = self.guard.bad()
         if bad is not None and self.stage.on_nan == "stop":
-            raise NonFiniteError(self._stopped(bad))
+            self._not_finite(bad)
         state = self.state
-        if bad is None:
+        if bad is None or self.guard.later:
             state.samples += sum(whole for _, whole in group)
             for name, mean, samples in self.seen:
                 state.add(name, self.guard.unless_found(mean), samples)
+                if self.guard.later and name == "loss":
+                    state.add(LEFT_OUT, self.guard.found, samples)
         state.step += 1
         state.update += 1
+        if bad is not None:
+            self._not_finite(bad)
+
+    def settle(self) -> None:
+        """See to an update that was left out and that nobody knows of yet. An epoch ends with it."""
+        bad = self.guard.settle()
         if bad is not None:
             self._not_finite(bad)
 
@@ -76,7 +84,6 @@ class Updates:
         self.seen: list[tuple[str, Tensor | float, int]] = []
         self.guard.begin()
         for number, (batch, whole) in enumerate(group, 1):
-            batch = self.as_trained(batch, self.state.epoch)
             weight = self.device.weight(batch.size, whole) * whole / count
             pieces = list(_pieces(batch, self.state.split))
             for place, piece in enumerate(pieces, 1):
@@ -98,9 +105,9 @@ class Updates:
         """Clip, step, unless the gradient is not finite, and average."""
         state, stage = self.state, self.stage
         measured = self.log_every and (state.step + 1) % self.log_every == 0
-        if stage.clip is not None or stage.clip_value is not None or measured:
-            state.scaler.unscale_(state.optimizer)
         usable = self.guard.check(self.parameters)
+        if stage.clip is not None or stage.clip_value is not None or measured or not usable:
+            state.scaler.unscale_(state.optimizer)
         if stage.clip_value is not None:
             nn.utils.clip_grad_value_(self.parameters, stage.clip_value)
         if stage.clip is not None:
@@ -111,7 +118,7 @@ class Updates:
             state.grad_norm = norm.detach()
         if usable:
             state.scaler.step(state.optimizer)
-            state.scaler.update()
+        state.scaler.update()
         state.optimizer.zero_grad()
         if usable and stage.average == "ema" and state.averaged is not None:
             state.averaged.update()
@@ -128,7 +135,9 @@ class Updates:
         return f"{what} in epoch {self.state.epoch + 1}, update {update}"
 
     def _not_finite(self, update: int) -> None:
-        """Count an update that was left out, and restore if the stage says so."""
+        """Stop, or count an update that was left out, and restore if the stage says so."""
+        if self.stage.on_nan == "stop":
+            raise NonFiniteError(self._stopped(update))
         self.state.not_finite += 1
         if self.state.not_finite > self.stage.nan_limit:
             times = f"{self.state.not_finite} updates of this stage were not finite, nan_limit={self.stage.nan_limit}"
@@ -140,6 +149,7 @@ class Updates:
 
     def _halve(self, group: Sequence[Whole], error: Exception) -> None:
         """Let batches be computed in twice as many pieces; raise ResourceError where that cannot be."""
+        clear_frames(error.__traceback__)  # they hold activations
         largest = max(batch.size for batch, _ in group)
         text = str(error).splitlines()[0][:200]
         where = f"stage {self.stage.name!r}: memory ran out on {largest} samples in {self.state.split} pieces ({text})"
@@ -147,7 +157,7 @@ class Updates:
             raise ResourceError(
                 f"{where}. Several processes cannot change it on the way: halve batch_size, double accumulate"
             ) from error
-        if largest < 2 * self.state.split:
+        if largest <= self.state.split:
             raise ResourceError(
                 f"{where}. A smaller model, smaller inputs, or recompute (activation checkpointing) would help"
             ) from error
@@ -206,6 +216,12 @@ def _losses(result: Any) -> tuple[Tensor, dict[str, Any]]:
             for name, value in result.items()
             if name != "loss"
         }
+        for name, value in others.items():
+            if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+                got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ExperimentError(
+                    f"training_step returned {name!r}, {got}; give one number, the mean over the batch"
+                )
     if not isinstance(loss, Tensor) or loss.ndim != 0:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ExperimentError(f"loss must return one number, the mean over the batch, got {got}; end it with .mean()")
