@@ -9,15 +9,18 @@ Next:  a reader compares the ratios; seconds are of one machine.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from side_by_side import number, section, spread
 
 from batteries.files import write_text
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-PROGRAMS = ("overhead.py", "fashion.py")
 HEAD = """# Benchmarks
 
 Contenders take turns, each in a process of its own, on one machine that does nothing else. Ratios hold on other
@@ -25,15 +28,36 @@ machines, seconds do not. `make bench` runs all of this again and writes this pa
 it is fair, is in [benchmarks](../benchmarks/README.md)."""
 
 
-def section(program: str) -> str:
-    """Run a program to its end and return its section; its progress shows meanwhile."""
-    done = subprocess.run([sys.executable, HERE / program, "--markdown"], stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout.strip()
+def output(program: str, *arguments: str) -> str:
+    """Run a program to its end and return what it printed; its progress shows meanwhile."""
+    command = [sys.executable, HERE / program, *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+def saves(figures: dict[str, Any]) -> str:
+    """The section of checkpoint.py, from its JSON."""
+    header = ["case", "stall s", "spread", "ratio", "durable s", "spread", "ratio"]
+    rows = []
+    for case in figures["cases"]:
+        cells = [case["case"]]
+        for what in ("stall", "durable"):
+            times = case.get(f"{what}_s")
+            cells += [number(times and times["median"], 2), spread(times, 2) if times else "-"]
+            cells += [number(case.get(f"{what}_ratio"), 2)]
+        rows.append(cells)
+    notes = (
+        "Median seconds (least..most), and the median ratio to a plain save that is flushed, in the same round.",
+        "`stall` is how long the training waits, `durable` how long until the file is on the disk, ours digested.",
+    )
+    about = {"title": "Saving a model with its optimizer", "settings": f"{figures['megabytes']} MB", "notes": notes}
+    return section({**figures, **about}, header, rows)
 
 
 def main() -> None:
     """Write the page."""
-    write_text(PAGE, "\n\n".join([HEAD, *map(section, PROGRAMS)]) + "\n")
+    sections = [output("overhead.py", "--markdown"), output("fashion.py", "--markdown")]
+    sections.append(saves(json.loads(output("checkpoint.py", "--json"))))
+    write_text(PAGE, "\n\n".join([HEAD, *sections]) + "\n")
     print(f"wrote {PAGE}")
 
 

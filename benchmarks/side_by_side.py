@@ -190,14 +190,19 @@ def show(report: dict[str, Any], columns: Callable[[dict[str, Any]], tuple[list[
         return
     header, rows = columns(report)
     lacking = [f"{name}: left out, {', '.join(packages)} not installed" for name, packages in report["missing"].items()]
-    notes = "\n".join([*report["notes"], *lacking])
-    if form == "text":
-        print(f"{table(header, rows)}\n\n{notes}")
+    if form == "markdown":
+        print(section({**report, "notes": [*report["notes"], *lacking]}, header, rows))
         return
+    print("\n".join([table(header, rows), "", *report["notes"], *lacking]))
+
+
+def section(report: dict[str, Any], header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A section of docs/benchmarks.md: when, on what and with what; the table; what its columns mean."""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     machine = f"{report['cpu']}, {report['cores']} cores, {report['system']}"
     about = f"{report['date']}; {machine}; {versions}; {report['settings']}."
-    print(f"## {report['title']}\n\n{about}\n\n{table(header, rows, markdown=True)}\n\n{notes}")
+    notes = "\n".join(report["notes"])
+    return f"## {report['title']}\n\n{about}\n\n{table(header, rows, markdown=True)}\n\n{notes}"
 
 
 def form_of(arguments: argparse.Namespace) -> str:

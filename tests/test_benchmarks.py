@@ -107,6 +107,16 @@ def test_the_examples_of_side_by_side_are_true(side_by_side: ModuleType) -> None
     assert doctest.testmod(side_by_side).failed == 0
 
 
+def test_a_save_that_is_not_flushed_has_no_time_on_the_page(side_by_side: ModuleType) -> None:
+    plain = {"case": "plain", "stall_s": side_by_side.summary([0.5, 0.7, 0.6]), "stall_ratio": 1.0}
+    flushed = {"case": "flushed", **{f"{what}_s": side_by_side.summary([1.0]) for what in ("stall", "durable")}}
+    page = import_module("page").saves({**side_by_side.setting(), "megabytes": 605, "cases": [plain, flushed]})
+    assert page.startswith("## Saving a model with its optimizer\n\n2")
+    assert "605 MB." in page
+    assert "| plain | 0.60 | 0.50..0.70 | 1.00 | - | - | - |" in page
+    assert "| flushed | 1.00 | 1.00..1.00 | - | 1.00 | 1.00..1.00 | - |" in page
+
+
 def test_both_tables_fit_80_columns(side_by_side: ModuleType) -> None:
     overhead, fashion = import_module("overhead"), import_module("fashion")
     wide = {"median": 1234.0, "low": 1200.4, "high": 1300.4}
