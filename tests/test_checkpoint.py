@@ -101,7 +101,8 @@ def test_what_is_kept_is_what_a_sort_of_all_scores_would_keep(
     finite = [n for n, score in enumerate(scores, 1) if score is not None and abs(score) < float("inf")]
     best = sorted(finite, key=lambda n: ((-1 if higher else 1) * (scores[n - 1] or 0.0), n))[:keep]
     assert [checkpoint.number for checkpoint in checkpoints.best(keep)] == best
-    assert numbers(folder) == sorted({*best, len(scores), max(1, len(scores) - 1)})
+    newest = {len(scores), max(1, len(scores) - 1), *finite[-1:]}  # also the newest scored one
+    assert numbers(folder) == sorted({*best, *newest})
 
 
 def test_last_and_best_are_links_to_the_files_themselves(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one training in one folder: last, best, few best.
 
-    Keeps the `keep` best by `metric` and the newest two, so that a damaged newest one loses one save
-    at most. Every write is whole or not at all; the score travels with its direction.
+    Keeps the `keep` best by `metric`, the newest scored one, and the newest two, so that a damaged newest one loses
+    one save at most. Every write is whole or not at all; the score travels with its direction.
 
     Example
     -------
@@ -299,7 +299,7 @@ class Checkpoints:
         return checkpoint
 
     def tidy(self) -> None:
-        """Link last and best, then delete what is neither among the best nor the newest two.
+        """Link last and best, then delete what is neither among the best nor the newest.
 
         `save` and `score` end with it; whoever goes on after a kill calls it once.
         """
@@ -316,7 +316,8 @@ class Checkpoints:
             raise ResourceError(f"{self.folder}: cannot be written ({error}); all checkpoints are kept") from error
 
     def _forget(self) -> None:
-        wanted = {c.number for c in [*self._all[-2:], *self._best(self.keep)]}
+        scored = [c for c in self._all if c.score is not None]
+        wanted = {c.number for c in [*self._all[-2:], *scored[-1:], *self._best(self.keep)]}
         for checkpoint in [c for c in self._all if c.number not in wanted]:
             checkpoint.path.with_suffix(".json").unlink(missing_ok=True)
             checkpoint.path.unlink(missing_ok=True)

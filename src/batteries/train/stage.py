@@ -254,20 +254,20 @@ class StageOfFold:
         self.metrics.measure(step=step, **self.pace.read(), **memory(self.device))
 
     def _restore(self) -> None:
-        """Put weights, optimizer and averages back to the end of the last epoch; the position stays."""
+        """Put weights, optimizer and averages back to the last epoch that was scored; the position stays."""
         saved = self.device.first(self._end_of_epoch)
         self.trainer.say(f"{self.title}: an update was not finite; weights are those of epoch {saved.info['epoch']}")
         self.state.load_weights_of(saved.load())
 
     def _end_of_epoch(self) -> Checkpoint:
         self.checkpoints.wait()
-        ends = [checkpoint for checkpoint in self.checkpoints.all() if not checkpoint.info["update"]]
-        if not ends:
+        scored = [checkpoint for checkpoint in self.checkpoints.all() if checkpoint.score is not None]
+        if not scored:
             raise NonFiniteError(
-                f"{self.title}: an update of the first epoch was not finite, and there is nothing to restore yet;"
+                f"{self.title}: an update was not finite, and no epoch with a finite score is there to restore;"
                 " lower lr, or on_nan='skip'"
             )
-        return ends[-1]
+        return scored[-1]
 
     def _loader(self) -> Loader:
         rows = self.trainer.folds.training(self.fold)
