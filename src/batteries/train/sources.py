@@ -164,8 +164,9 @@ def pair(data: Any, *, labelled: bool) -> tuple[Any, Any]:
 def gathered(dataset: Any, *, labelled: bool) -> Gathered:
     """Tensors and arrays as a source: `(inputs, targets)`, or `inputs` for rows without a target."""
     two = isinstance(dataset, tuple | list) and len(dataset) == 2
-    if labelled and not two:
+    if labelled and (not two or dataset[1] is None):
         parts = f"{len(dataset)} parts" if isinstance(dataset, tuple | list) else f"one {type(dataset).__name__}"
+        parts = "no targets" if two else parts
         raise ExperimentError(f"dataset returned {parts} for rows that have a target; return (inputs, targets)")
     if two and not labelled:
         raise ExperimentError(
@@ -207,7 +208,7 @@ def _taken(data: Any, rows: Tensor) -> Any:
     if data is None:
         return None
     if isinstance(data, Tensor):
-        return data[rows]
+        return data.index_select(0, rows)
     if isinstance(data, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(data[rows.numpy()]))
     if isinstance(data, Mapping):

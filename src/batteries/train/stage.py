@@ -37,6 +37,8 @@ from batteries.train.record import Run, Tables
 from batteries.train.state import TrainState
 from batteries.train.weights import load_weights
 
+_MEASURE_EVERY = 1.0
+"""Seconds between two lines on the speed."""
 _SAVE = 1
 """Asks all processes for a checkpoint; the number of a signal asks them to stop."""
 
@@ -96,7 +98,7 @@ class StageOfFold:
         self.rows = self.trainer.folds.held_out(self.fold)
         self.predictor = Predictor(self.experiment, self.device, self.stage, self.trainer.check)
         self.pace = Pace()
-        self.saved_at = monotonic()
+        self.saved_at = self.measured_at = monotonic()
         self._valid: Loader | None = None  # made once, and only if an epoch is validated
 
     def train(self, previous: Ended | None) -> Ended:
@@ -251,7 +253,9 @@ class StageOfFold:
             values["train/grad_norm"] = float(self.state.grad_norm)
         step = self.first_step + self.state.step
         self.metrics.write(step=step, stage=self.stage.name, epoch=self.state.epoch + 1, **values)
-        self.metrics.measure(step=step, **self.pace.read(), **memory(self.device))
+        if monotonic() - self.measured_at > _MEASURE_EVERY:
+            self.measured_at = monotonic()
+            self.metrics.measure(step=step, **self.pace.read(), **memory(self.device))
 
     def _restore(self) -> None:
         """Put weights, optimizer and averages back to the last epoch that was scored; the position stays."""
