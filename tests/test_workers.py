@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from batteries.errors import ExperimentError, ResourceError
+from batteries.train import workers as workers_module
 from batteries.train.loaders import Loader
 
 
@@ -199,6 +200,14 @@ def test_workers_end_with_an_epoch_that_is_left_early(folder: Path, stream: bool
     assert living(folder) == []
 
 
+def test_workers_in_a_long_sample_are_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "_PATIENCE", 0.5)
+    batches = loader(Told(folder, lambda: time.sleep(1000))).epoch(0)
+    next(batches)
+    batches.close()
+    assert living(folder) == []
+
+
 MAIN = """
 import sys
 from pathlib import Path
@@ -212,11 +221,13 @@ print("begun", flush=True)
 """
 
 
-@pytest.mark.parametrize("then", ["", "1 / 0", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
-@pytest.mark.parametrize("hang", [0, 1000])
+KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize(("then", "hang"), [("", 1000), ("1 / 0", 0), (KILL, 0), (KILL, 1000)])
 def test_workers_end_with_the_main_process(folder: Path, then: str, hang: int) -> None:
     script = MAIN.format(tests=str(Path(__file__).parent), folder=str(folder), then=then, hang=hang)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "begun\n", done.stderr
     assert len(list(folder.iterdir())) in (1, 2)
     patience = time.monotonic() + 60  # they look for their parent every few seconds

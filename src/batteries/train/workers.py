@@ -11,6 +11,7 @@ import atexit
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -27,6 +28,8 @@ from batteries.errors import ResourceError
 
 _POLL = 1.0
 """Seconds between two looks at whether all workers live."""
+_PATIENCE = 5.0
+"""Seconds workers have to finish their sample when an epoch is left."""
 _END = object()
 
 
@@ -113,10 +116,20 @@ def supervised(loader: DataLoader[Any], marks: Marks, *, timeout: float) -> Gene
             kill()
         raise
     finally:
-        with _child_signals_left_alone():
-            items._shutdown_workers()  # not left to __del__: a traceback may hold the iterator
-            kill()
-        atexit.unregister(kill)
+        if not sys.is_finalizing():  # else they were killed at exit, and no thread can be started any more
+            _end(items, workers, kill)
+
+
+def _end(items: Any, workers: Sequence[BaseProcess], kill: Callable[[], None]) -> None:
+    impatience = threading.Timer(_PATIENCE, kill)
+    impatience.start()
+    with _child_signals_left_alone():
+        items._shutdown_workers()  # not left to __del__: a traceback may hold the iterator
+        kill()
+        for worker in workers:
+            worker.join()
+    impatience.cancel()
+    atexit.unregister(kill)
 
 
 def _next(items: Iterator[Any], workers: Sequence[BaseProcess], marks: Marks, timeout: float, turn: int) -> Any:
@@ -153,7 +166,6 @@ def _killer(workers: Sequence[BaseProcess]) -> Callable[[], None]:
         for worker in workers:
             if worker.is_alive():
                 worker.kill()
-                worker.join()
 
     return kill
 
