@@ -152,7 +152,7 @@ class Updates:
         """Let batches be computed in twice as many pieces; raise ResourceError where that cannot be."""
         clear_frames(error.__traceback__)  # they hold activations
         largest = max(batch.size for batch, _ in group)
-        text = str(error).splitlines()[0][:200]
+        text = (str(error) or type(error).__name__).splitlines()[0][:200]
         where = f"stage {self.stage.name!r}: memory ran out on {largest} samples in {self.state.split} pieces ({text})"
         if self.device.world > 1:
             raise ResourceError(
