@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -63,6 +64,24 @@ def test_a_written_file_has_the_digest_that_was_returned() -> None:
     digest = write_atomic(Path("a"), lambda file: [file.write(b"one"), file.write(memoryview(b"two"))])
     assert Path("a").read_bytes() == b"onetwo"
     assert digest == digest_file(Path("a")) == hashlib.sha256(b"onetwo").hexdigest()
+
+
+def test_a_large_file_has_the_digest_of_its_bytes_whatever_the_pieces() -> None:
+    data = os.urandom(5 << 20)
+    pieces = [data, b"", data[:7], memoryview(data)[3:], bytes(9 << 20), b"x", data]
+    digest = write_atomic(Path("a"), lambda file: [file.write(piece) for piece in pieces])
+    assert digest == digest_file(Path("a")) == hashlib.sha256(b"".join(pieces)).hexdigest()
+
+
+def test_a_large_write_that_fails_leaves_neither_file_nor_thread() -> None:
+    def fail(file: BinaryIO) -> None:
+        file.write(bytes(20 << 20))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(Path("a"), fail)
+    assert here() == []
+    assert "digest" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else() -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, BinaryIO
 from uuid import uuid4
 
@@ -27,7 +28,7 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10)}
 _SEAL = "seal"
 _NUMBERS = ".numbers.json"
-_PIECE = 1 << 20
+_PIECE, _FOLLOWED = 1 << 20, 1 << 23
 """Bytes read or written at once: few enough calls that a thread at it does not hold up the others."""
 
 
@@ -63,8 +64,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> str:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb", buffering=_PIECE) as file:
-            hashing = _HashingWriter(file)
+        with open(temporary, "wb", buffering=_PIECE) as file, _HashingWriter(file, temporary) as hashing:
             write(hashing)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
@@ -80,15 +80,57 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> str:
 
 
 class _HashingWriter:
-    """A binary file that remembers the digest of all that went through it."""
+    """A binary file that knows the digest of all that went through it once it is left.
 
-    def __init__(self, file: BinaryIO) -> None:
+    The first megabytes are hashed as they are written. A large file's rest is hashed by a thread that reads
+    it back behind the writing, from memory as a rule: the digest is ready about when the disk is.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         self.file = file
         self.digest = sha256()
+        self._path = path
+        self._hashed = 0
+        self._ended = Event()
+        self._error: OSError | None = None
+        self._follower: Thread | None = None
+
+    def __enter__(self) -> _HashingWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._follower is not None:
+            self._follower.join()
+        if self._error is not None:
+            raise self._error
 
     def write(self, data: Any) -> int:
-        self.digest.update(data)
+        if self._follower is None:
+            self.digest.update(data)
+            self._hashed += memoryview(data).nbytes
+            if self._hashed > _FOLLOWED:
+                with suppress(RuntimeError):  # no thread to be had, as when the interpreter is ending
+                    follower = Thread(target=self._follow, name="digest")
+                    follower.start()
+                    self._follower = follower
         return self.file.write(data)
+
+    def _follow(self) -> None:
+        piece = memoryview(bytearray(4 * _PIECE))
+        try:
+            with open(self._path, "rb", buffering=0) as written:
+                written.seek(self._hashed)
+                while True:
+                    ended = self._ended.is_set()  # asked first: what is read after it is all there will be
+                    if size := written.readinto(piece):
+                        self.digest.update(piece[:size])
+                    elif ended:
+                        return
+                    else:
+                        self._ended.wait(0.002)
+        except OSError as error:
+            self._error = error
 
     def flush(self) -> None:
         self.file.flush()

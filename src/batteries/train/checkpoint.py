@@ -25,7 +25,7 @@ import torch
 from batteries.errors import CorruptError, NonFiniteError, ResourceError, ResumeError, UsageError
 from batteries.experiment.metric import Metric
 from batteries.files import digest_file, read_sealed, write_atomic, write_sealed
-from batteries.train.staging import Staging, non_finite, plain_state, start
+from batteries.train.staging import Staging, non_finite, plain_state, start, write_state
 
 _SCHEMA = 1
 
@@ -241,7 +241,7 @@ class Checkpoints:
             )
         number = self._all[-1].number + 1 if self._all else 1
         path = Path(self.folder) / f"checkpoint-{number:06d}.pt"
-        sha256 = write_atomic(path, lambda file: torch.save(plain, file))
+        sha256 = write_atomic(path, lambda file: write_state(plain, file))
         try:
             saved = self._record(Checkpoint(path, number, _number(score), dict(info or {}), sha256))
         except BaseException:

@@ -12,11 +12,12 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from threading import Thread, main_thread
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.serialization import get_crc32_options, set_crc32_options
 
 from batteries.errors import UsageError
 
@@ -203,6 +204,16 @@ def _plain(value: Any, name: str) -> Any:
 def _same_kind(value: Mapping[Any, Any], plain: dict[Any, Any]) -> Mapping[Any, Any]:
     """A state dict keeps its class and its notes where nothing in it had to change."""
     return value if all(plain[key] is value[key] for key in plain) and type(value) is OrderedDict else plain
+
+
+def write_state(state: Mapping[str, Any], file: IO[bytes]) -> None:
+    """`torch.save` without its checksums, which cost as much as the writing: the record has a digest of the file."""
+    before = get_crc32_options()
+    set_crc32_options(False)  # of this thread only
+    try:
+        torch.save(state, file)
+    finally:
+        set_crc32_options(before)
 
 
 def non_finite(weights: object) -> str | None:
