@@ -8,6 +8,7 @@ Next:  `train.run` is this loop with logging, checkpoints and folds around it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -118,21 +119,16 @@ def train(
         change = as_trained(experiment, seed=loader.seed)
         while state.epoch < stage.epochs:
             training_mode(state.model, stage.freeze)
-            for group in pace.timed(grouped(stage.accumulate, _batches(loader, state, stage, device, change))):
-                _set_lr(experiment, stage, state, total=total)
-                updates(group)
-                after_update()
+            first = state.update * stage.accumulate
+            with closing(loader.epoch(state.epoch, start=first, share=device.share)) as batches:
+                ready = (change(batch, state.epoch) for batch in device.placed(batches))
+                sized = ((batch, loader.batch_len(number)) for number, batch in enumerate(ready, first))
+                for group in pace.timed(grouped(stage.accumulate, sized)):
+                    _set_lr(experiment, stage, state, total=total)
+                    updates(group)
+                    after_update()
             updates.settle()
             yield _end_epoch(stage, state)
-
-
-def _batches(
-    loader: Loader, state: TrainState, stage: Stage, device: Device, change: Callable[[Batch, int], Batch]
-) -> Iterator[Whole]:
-    """This process's part of the batches that are left of the epoch, on the device, augmented, with their sizes."""
-    first = state.update * stage.accumulate
-    batches = device.placed(loader.epoch(state.epoch, start=first, share=device.share))
-    return ((change(batch, state.epoch), loader.batch_len(number)) for number, batch in enumerate(batches, first))
 
 
 def _set_lr(experiment: Experiment, stage: Stage, state: TrainState, *, total: int) -> None:
@@ -161,8 +157,9 @@ def training_inputs(experiment: Experiment, loader: Loader, device: Device, *, e
     Several processes take whole batches in turn.
     """
     change = as_trained(experiment, seed=loader.seed)
-    for batch in device.placed(loader.epoch(epoch, share=replace(device.share, whole=True))):
-        yield change(batch, epoch).inputs
+    with closing(loader.epoch(epoch, share=replace(device.share, whole=True))) as batches:
+        for batch in device.placed(batches):
+            yield change(batch, epoch).inputs
 
 
 @torch.no_grad()  # not inference_mode: what a model caches meanwhile could not be trained through
@@ -181,12 +178,13 @@ def predict(
     """
     model.eval()
     outputs, rows = [], []
-    for batch in device.placed(loader.epoch(0, share=replace(device.share, whole=True))):
-        with device.autocast(precision):
-            predicted = experiment.predict_step(model, batch.inputs)
-        outputs.append(_checked(predicted, batch).float())
-        rows.append(batch.rows)
-        after_batch()
+    with closing(loader.epoch(0, share=replace(device.share, whole=True))) as batches:
+        for batch in device.placed(batches):
+            with device.autocast(precision):
+                predicted = experiment.predict_step(model, batch.inputs)
+            outputs.append(_checked(predicted, batch).float())
+            rows.append(batch.rows)
+            after_batch()
     mine = (torch.cat(rows).cpu().numpy(), torch.cat(outputs).cpu().numpy()) if rows else None
     parts = [part for part in device.gather(mine) if part is not None]
     where, values = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
