@@ -73,6 +73,8 @@ class Experiment:
     """Updates between two lines of the metric log within an epoch; 0 for none."""
     save_every: ClassVar[float] = 600.0
     """Seconds between two checkpoints within an epoch."""
+    timeout: ClassVar[float] = 300.0
+    """Seconds to wait for a batch from loader processes before they count as hung."""
 
     def __post_init__(self) -> None:
         for field, least in (("batch_size", 1), ("num_workers", 0)):
@@ -93,10 +95,10 @@ class Experiment:
         return None
 
     def dataset(self, rows: pl.DataFrame, *, training: bool) -> Any:
-        """Return the samples of `rows`, in their order: a torch Dataset, or tensors `(inputs, targets)`.
+        """Return the samples of `rows`, in their order: tensors or arrays `(inputs, targets)`, or a torch Dataset.
 
-        Tensors are fastest: whole batches are taken from them at once. Rows without a target give
-        `inputs` alone.
+        Tensors, NumPy arrays, memory maps, and dicts of them are fastest: whole batches are taken from them at
+        once. Rows without a target give `inputs` alone. An IterableDataset is one pass over the rows.
         """
         raise NotImplementedError
 

@@ -56,6 +56,7 @@ def loader_of(experiment: Experiment, table: pl.DataFrame, stage: Stage, *, trai
         length=len(table),
         labelled=experiment.target in table.columns,
         num_workers=experiment.num_workers,
+        timeout=experiment.timeout,
         collate=experiment.collate if own_collate else None,
     )
     if loader.size != len(table):
