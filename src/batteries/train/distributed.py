@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from batteries.errors import BatteriesError, ExperimentError, PeerError, UsageError
 from batteries.experiment import Batch, Experiment, Stage
 from batteries.train.device import Device, Step
+from batteries.train.launch import finished
 from batteries.train.sync_norm import SyncBatchNorm, synchronised
 
 _T = TypeVar("_T")
@@ -111,6 +112,7 @@ class Distributed(Device):
             self.agree(0)
             self.flag.work.wait()
             dist.destroy_process_group()
+            finished()
         elif isinstance(error, RuntimeError) and not isinstance(error, BatteriesError) and _lost(error):
             raise self._gone(error) from error
 
@@ -175,17 +177,19 @@ class Distributed(Device):
         An error that others raise too is marked `told`: rank 0 says it for all.
         """
         outcome: list[Any] = [None]
-        raised: Exception | None = None
         if self.is_main:
             try:
-                outcome = [(work(), None)]
+                value = work()
+                outcome, raised = [pickle.dumps((value, None))], None
             except Exception as error:  # noqa: BLE001 - of any kind; all processes raise it
-                raised, outcome = error, [(None, _travels(error))]
+                outcome, raised = [pickle.dumps((None, _travels(error)))], error
         with self._speaking():
             dist.broadcast_object_list(outcome, src=0, group=self.talk)
-        if raised is not None:
-            raise raised
-        value, told = outcome[0]
+        if self.is_main:
+            if raised is not None:
+                raise raised
+            return value
+        value, told = pickle.loads(outcome[0])
         if told is not None:
             told.told = True
             raise told

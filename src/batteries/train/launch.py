@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
@@ -21,6 +23,7 @@ from uuid import uuid4
 from batteries.errors import UsageError
 
 _FOLDER = "BATTERIES_LAUNCH"
+_DONE = "done"
 _GRACE = 5.0
 """Seconds that the others have to end by themselves once one has failed."""
 
@@ -30,10 +33,23 @@ def by_us() -> bool:
     return _FOLDER in os.environ
 
 
-def failed() -> None:
-    """Let the launcher know that this process ends with an error, so that it does not wait long for the others."""
+def failed(text: str) -> bool:
+    """Let the launcher know that this process ends with an error, so that it does not wait long for the others.
+
+    Return whether it is the first to say `text`: what all processes fail with is to be said once.
+    """
     if by_us():
-        (Path(os.environ[_FOLDER]) / os.environ["RANK"]).touch()
+        try:
+            (Path(os.environ[_FOLDER]) / sha256(text.encode()).hexdigest()).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+    return True
+
+
+def finished() -> None:
+    """Let the launcher know that all processes came to the end of their work, so that it leaves them in peace."""
+    if by_us():
+        (Path(os.environ[_FOLDER]) / _DONE).touch()
 
 
 def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], object]) -> int:
@@ -52,6 +68,8 @@ def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], obj
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UsageError(f"--ddp {processes} starts processes itself; leave it out under torchrun")
     if processes < 2:
         raise UsageError(f"--ddp {processes}: give 2 processes or more, or leave it out for one")
     logging.disable(logging.ERROR)  # the launcher's own reports; `_blame` says what matters
@@ -69,12 +87,13 @@ def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], obj
         max_restarts=0,
         shutdown_timeout=120,
     )
-    with TemporaryDirectory(prefix="batteries-") as folder, _Reaper(Path(folder)):
+    with TemporaryDirectory(prefix="batteries-") as folder, _Reaper(Path(folder), processes) as reaper:
         os.environ[_FOLDER] = folder
         try:
             elastic_launch(config, sys.executable)("-m", "batteries", *arguments)
         except ChildFailedError as error:
-            return _blame(error.failures, processes, say)
+            reaper.stop()
+            return _blame(error.failures, reaper.killed, processes, say)
         except SignalException as stop:
             return 128 + int(stop.sigval)
         finally:
@@ -82,9 +101,9 @@ def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], obj
     return 0
 
 
-def _blame(failures: Mapping[int, Any], processes: int, say: Callable[[str], object]) -> int:
+def _blame(failures: Mapping[int, Any], reaped: set[int], processes: int, say: Callable[[str], object]) -> int:
     """Name the process at fault where it could not speak for itself; return the exit code."""
-    codes = {rank: failure.exitcode for rank, failure in failures.items()}
+    codes = {rank: failure.exitcode for rank, failure in failures.items() if failure.pid not in reaped}
     again = "Saved checkpoints are intact; the same command goes on from there"
     for rank, code in codes.items():
         if code < 0 and -code not in (signal.SIGTERM, signal.SIGINT):
@@ -98,30 +117,51 @@ def _blame(failures: Mapping[int, Any], processes: int, say: Callable[[str], obj
 
 
 class _Reaper:
-    """Kills what is left of the processes some seconds after the first of them said that it failed."""
+    """Kills what is left of the processes some seconds after the first of them failed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.done = folder, Event()
+    def __init__(self, folder: Path, processes: int) -> None:
+        self.folder, self.processes, self.over = folder, processes, Event()
+        self.seen: set[int] = set()
+        self.killed: set[int] = set()
         self.thread = Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Reaper:
         self.thread.start()
+        return self
 
-    def __exit__(self, *rest: object) -> None:
-        self.done.set()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End with all that the processes started themselves, such as loader workers."""
+        self.over.set()
         self.thread.join()
+        for group in self.seen:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
     def _watch(self) -> None:
-        while not self.done.wait(0.2):
-            if any(self.folder.iterdir()):
-                self.done.wait(_GRACE)
-                for child in [] if self.done.is_set() else _children():
-                    os.killpg(child, signal.SIGKILL)  # each is a session of its own, its loader workers in it
+        while not self.over.wait(0.2):
+            alive = _children()
+            self.seen |= alive
+            if self._failed(alive):
+                self.over.wait(_GRACE)
+                for child in set() if self.over.is_set() else _children():
+                    with suppress(ProcessLookupError):
+                        os.killpg(child, signal.SIGKILL)  # each is a session of its own, its loader workers in it
+                        self.killed.add(child)
                 return
 
+    def _failed(self, alive: set[int]) -> bool:
+        """Whether a process said that it failed, or is gone without a word while others are at work."""
+        words = {path.name for path in self.folder.iterdir()}
+        return bool(words - {_DONE}) or (not words and len(alive) < len(self.seen) == self.processes)
 
-def _children() -> list[int]:
+
+def _children() -> set[int]:
     """Processes that this one started and that lead a group of their own; where the system tells."""
-    tasks = Path(f"/proc/{os.getpid()}/task")
-    found = [int(pid) for task in tasks.glob("*/children") for pid in task.read_text().split()]
-    return [pid for pid in found if os.getpgid(pid) == pid]
+    found = set()
+    for path in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        with suppress(OSError):  # the thread or the process is gone meanwhile
+            found |= {pid for pid in map(int, path.read_text().split()) if os.getpgid(pid) == pid}
+    return found

@@ -74,11 +74,13 @@ def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], Abstract
 
 @contextmanager
 def _norms_stand_still(module: nn.Module) -> Iterator[None]:
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
-    for norm in norms:
-        norm.track_running_stats = False
+    """Norms follow copies of their statistics meanwhile: they must compute just as they did before."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    held = [norm._buffers for norm in norms]
+    for norm, buffers in zip(norms, held, strict=True):
+        norm._buffers = {name: None if buffer is None else buffer.clone() for name, buffer in buffers.items()}
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, buffers in zip(norms, held, strict=True):
+            norm._buffers = buffers

@@ -211,8 +211,7 @@ class StageOfFold:
         except Interrupted:
             if self.state.update:
                 self._save(None)
-            if self.device.is_main:
-                self.checkpoints.wait()
+            self.device.first(lambda: self.checkpoints.wait())  # all leave together, once it is saved
             raise
         except BaseException:
             if self.device.is_main:

@@ -164,11 +164,10 @@ class TrainState:
     def _load_own(self, processes: list[dict[str, Any]]) -> None:
         """Take what was this process's own; of another number of processes, rank 0 takes the sums of all."""
         rank, same = self.device.rank, len(processes) == self.device.world
-        mine = [processes[rank]] if same else processes if self.device.is_main else []
         self.sums = {}
-        for own in mine:
-            for name, value in own["sums"].items():
-                self.add(name, value.to(self.device.name), 1)
+        for own in [processes[rank]] if same else processes:
+            for name, value in own["sums"].items():  # every process needs every name
+                self.add(name, value.to(self.device.name), int(same or self.device.is_main))
         if rank < len(processes):
             set_random_state(processes[rank]["random"])
         else:

@@ -23,11 +23,19 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return converted
-    if isinstance(model, _BatchNorm) and not isinstance(model, SyncBatchNorm | _LazyNormBase):
-        return SyncBatchNorm.of(model)
-    for name, child in model.named_children():
-        setattr(model, name, synchronised(child, device))
-    return model
+    return _converted(model, {})
+
+
+def _converted(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
+    """The module or what replaces it; one that is in several places is replaced by one."""
+    if module not in known:
+        known[module] = module
+        if isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm | _LazyNormBase):
+            known[module] = SyncBatchNorm.of(module)
+        for name, child in module._modules.items():
+            if child is not None:
+                setattr(module, name, _converted(child, known))
+    return known[module]
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -55,18 +63,21 @@ class SyncBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `input` of shape (n, channels, ...)."""
         self._check_input_dim(input)
-        if not self.training and self.running_mean is not None:
+        if not self.training or not _in_company():  # evaluation deals whole batches out, not equally many to each
             return super().forward(input)
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-            return super().forward(input)
-        mean, variance, count = _moments(input)
-        if self.training and self.track_running_stats:
-            self._follow(mean, variance, count / self.copies)
+        values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        mean, variance, total = _moments(values)
+        count = total / self.copies
+        if count <= 1:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
+        if self.track_running_stats:
+            self._follow(mean, variance, count)
         shape = (1, -1, *([1] * (input.dim() - 2)))
         scale = torch.rsqrt(variance + self.eps)
-        normalised = (input - mean.reshape(shape).to(input.dtype)) * scale.reshape(shape).to(input.dtype)
+        scale = scale * self.weight if self.affine else scale
+        normalised = (values - mean.reshape(shape)) * scale.reshape(shape)
         if self.affine:
-            normalised = normalised * self.weight.reshape(shape) + self.bias.reshape(shape)
+            normalised = normalised + self.bias.reshape(shape)
         return normalised.to(input.dtype)
 
     @torch.no_grad()
@@ -82,10 +93,13 @@ class SyncBatchNorm(_BatchNorm):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
 
 
+def _in_company() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def _moments(input: Tensor) -> tuple[Tensor, Tensor, float]:
     """Mean and biased variance per channel over all processes, and how many values they are of."""
     values = input.transpose(0, 1).flatten(1)
-    values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
     count = torch.tensor([float(values.shape[1])], dtype=values.dtype, device=values.device)
     sums = _summed(torch.cat([values.sum(dim=1), count]))
     total = float(sums[-1].detach())

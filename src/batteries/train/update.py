@@ -97,8 +97,9 @@ class Updates:
         with self.device.autocast(self.stage.precision):
             loss, others = _losses(self.step(batch, whole))
         torch.autograd.backward(self.state.scaler.scale(loss if weight == 1.0 else loss * weight))
-        if whole >= self.device.world or self.device.is_main:  # else every process has the same samples
-            self.seen += [(name, mean, batch.size) for name, mean in {"loss": loss.detach(), **others}.items()]
+        counts = whole >= self.device.world or self.device.is_main  # else every process has the same samples
+        means = {"loss": loss.detach(), **others}
+        self.seen += [(name, mean, batch.size if counts else 0) for name, mean in means.items()]
         self.guard.see(loss.detach())
 
     def _apply(self) -> None:
