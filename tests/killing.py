@@ -36,20 +36,29 @@ def train(folder: Path, *arguments: str, **how: Any) -> tuple[int, str]:
     return process.exitcode, (folder / f"printed-{process.name}.txt").read_text()
 
 
-def start(folder: Path, *arguments: str, kill_at: int | None = None, variable: str = "") -> BaseProcess:
+def start(
+    folder: Path,
+    *arguments: str,
+    kill_at: int | None = None,
+    variable: str = "",
+    signum: signal.Signals = signal.SIGKILL,
+) -> BaseProcess:
     """Start `batteries train` in `folder`, with the environment variable TOY_SIGNAL as given.
 
-    With `kill_at` it is killed just before its n-th moment: a write to the disk made sure of, a file
-    renamed, linked or deleted, a gradient computed. Without, the printed text ends with how many there were.
+    With `kill_at` it is killed (or sent `signum`) just before its n-th moment: a write to the disk made sure of, a
+    file renamed, linked or deleted, a gradient computed. Without, the printed text ends with how many there were.
+    Saves are written behind the training, so that the n-th moment is not always the same one.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
-    process = context.Process(target=_child, args=(folder, arguments, kill_at, variable))
+    process = context.Process(target=_child, args=(folder, arguments, kill_at, variable, signum))
     process.start()
     return process
 
 
-def _child(folder: Path, arguments: tuple[str, ...], kill_at: int | None, variable: str) -> None:
+def _child(
+    folder: Path, arguments: tuple[str, ...], kill_at: int | None, variable: str, signum: signal.Signals
+) -> None:
     os.environ["TOY_SIGNAL"] = variable
     name = f"printed-{multiprocessing.current_process().name}.txt"
     printed = os.open(folder / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
@@ -61,14 +70,14 @@ def _child(folder: Path, arguments: tuple[str, ...], kill_at: int | None, variab
 
     multiprocessing.set_start_method("fork", force=True)  # as in a process started from a shell
     torch.set_num_threads(1)
-    count = _counted(kill_at)
+    count = _counted(kill_at, signum)
     code = main(["-C", str(folder), "train", *arguments])
     print(f"moments: {count()}")
     sys.stdout.flush()
     os._exit(code)
 
 
-def _counted(kill_at: int | None) -> Callable[[], int]:
+def _counted(kill_at: int | None, signum: signal.Signals) -> Callable[[], int]:
     """Count calls of the operating system's and PyTorch's functions; die before the one asked for."""
     import torch.autograd
 
@@ -79,7 +88,7 @@ def _counted(kill_at: int | None) -> Callable[[], int]:
             nonlocal passed
             passed += 1
             if passed == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), signum)
             return real(*arguments, **named)
 
         return call
