@@ -43,7 +43,7 @@ class Updates:
         self.log_every, self.restore = log_every, restore
         model: nn.Module = torch.compile(state.model) if stage.compile else state.model  # type: ignore[assignment]
         self.step = device.step(experiment, model)
-        self.parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        self.parameters = _in_order(state)
         self.guard = Guard(state, device, keep_buffers=stage.on_nan != "stop")
 
     def __call__(self, group: Sequence[Whole]) -> None:
@@ -180,6 +180,13 @@ def as_trained(experiment: Experiment, *, seed: int) -> Callable[[Batch, int], B
         return experiment.augment(batch, random)
 
     return augmented
+
+
+def _in_order(state: TrainState) -> list[Tensor]:
+    """The optimizer's parameters in the order of the model, in which its gradients' norm is the one of any loop."""
+    places = {id(parameter): place for place, parameter in enumerate(state.model.parameters())}
+    learning = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    return sorted(learning, key=lambda parameter: places.get(id(parameter), len(places)))
 
 
 def out_of_memory(error: BaseException) -> bool:
