@@ -26,7 +26,8 @@ from torch.serialization import get_crc32_options
 from batteries.errors import CorruptError, NonFiniteError, ResourceError, ResumeError, UsageError
 from batteries.experiment import Metric
 from batteries.files import write_sealed
-from batteries.train.checkpoint import Checkpoints, read_checkpoint
+from batteries.train.checkpoint import Checkpoints
+from batteries.train.checkpoint_file import read_checkpoint
 from batteries.train.staging import Staging
 
 AUC = Metric("auc", higher_is_better=True)

@@ -17,15 +17,14 @@ from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, replace
 from math import isfinite
 from pathlib import Path
-from threading import Thread
 from typing import Any
-
-import torch
 
 from batteries.errors import CorruptError, NonFiniteError, ResourceError, ResumeError, UsageError
 from batteries.experiment.metric import Metric
-from batteries.files import digest_file, read_sealed, write_atomic, write_sealed
-from batteries.train.staging import Staging, non_finite, plain_state, start, write_state
+from batteries.files import read_sealed, write_atomic, write_sealed
+from batteries.train.behind import Behind
+from batteries.train.checkpoint_file import read_checkpoint
+from batteries.train.staging import Staging, non_finite, plain_state, write_state
 
 _SCHEMA = 1
 
@@ -75,9 +74,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._all = self._read()
         self._staging = Staging()
-        self._behind: Future[Checkpoint] | None = None
-        self._process = os.getpid()
-        self._failed: BaseException | None = None
+        self._behind = Behind()
 
     def _read(self) -> list[Checkpoint]:
         found = []
@@ -101,23 +98,23 @@ class Checkpoints:
             )
 
     def __len__(self) -> int:
-        self._settle()
+        self._behind.settle()
         return len(self._all)
 
     @property
     def last(self) -> Checkpoint | None:
         """The newest checkpoint, or None."""
-        self._settle()
+        self._behind.settle()
         return self._all[-1] if self._all else None
 
     def all(self) -> list[Checkpoint]:
         """All that are kept, oldest first."""
-        self._settle()
+        self._behind.settle()
         return list(self._all)
 
     def best(self, k: int = 1) -> list[Checkpoint]:
         """The `k` best scored checkpoints, best first; of equals the earlier one first."""
-        self._settle()
+        self._behind.settle()
         return self._best(k)
 
     def _best(self, k: int = 1) -> list[Checkpoint]:
@@ -186,45 +183,26 @@ class Checkpoints:
         plain = plain_state(state)
         self.wait()
         copied, notes = self._staging.copy(plain), deepcopy(dict(info or {}))
-        saving: Future[Checkpoint] = Future()
-        saving.set_running_or_notify_cancel()  # from here on it cannot be cancelled
-        self._behind, self._process = saving, os.getpid()
-        start(Thread(target=self._write_behind, args=(saving, copied, score, notes, before), name="checkpoint"))
-        return saving
 
-    def _write_behind(self, saving: Future[Checkpoint], state: dict[str, Any], *how: Any) -> None:
-        try:
+        def write() -> Checkpoint:
             self._staging.ready()
-            saved = self._save(state, *how)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the training can see it
-            self._failed = error
-            saving.set_exception(error)
-        else:
-            saving.set_result(saved)
+            return self._save(copied, score, notes, before)
+
+        return self._behind.do(write)
 
     def check(self) -> None:
         """Raise the error of a save that failed behind the training, once. Waits for nothing, costs nothing."""
-        if self._failed is not None:
-            error, self._failed = self._failed, None
-            raise error
+        self._behind.check()
 
     def wait(self) -> None:
         """Return when all is on the disk; raise the error of a save that failed, once."""
-        self._settle()
-        self.check()
+        self._behind.wait()
 
     def close(self) -> None:
         """Wait, and give back the memory of the copy; the next `save_soon` takes it anew."""
-        self._settle()
+        self._behind.settle()
         self._staging.clear()
-        self.check()
-
-    def _settle(self) -> None:
-        """Let the write under way end, however it ends. A forked child has nothing under way."""
-        if self._behind is not None:
-            if self._process == os.getpid():
-                self._behind.exception()
-            self._behind = None
+        self._behind.check()
 
     def _save(
         self,
@@ -255,6 +233,26 @@ class Checkpoints:
     def score(self, checkpoint: Checkpoint, score: float, *, info: Mapping[str, Any] | None = None) -> Checkpoint:
         """Add the score (and notes) of a checkpoint saved without one; only its small record is written."""
         self.wait()
+        return self._score(checkpoint, score, info)
+
+    def score_soon(
+        self,
+        saving: Future[Checkpoint] | Checkpoint,
+        score: float,
+        *,
+        info: Mapping[str, Any] | None = None,
+        before: Callable[[], object] | None = None,
+    ) -> Future[Checkpoint]:
+        """Add the score of a checkpoint that `save_soon` is writing, once it is written; return at once."""
+
+        def write() -> Checkpoint:
+            if before is not None:
+                before()
+            return self._score(saving if isinstance(saving, Checkpoint) else saving.result(), score, info)
+
+        return self._behind.do(write)
+
+    def _score(self, checkpoint: Checkpoint, score: float, info: Mapping[str, Any] | None) -> Checkpoint:
         numbers = [c.number for c in self._all]
         if checkpoint.number not in numbers:
             raise UsageError(
@@ -270,7 +268,7 @@ class Checkpoints:
 
         Raises CorruptError when there are checkpoints and all are damaged.
         """
-        self._settle()
+        self._behind.settle()
         damaged = []
         while self._all:
             checkpoint = self._all[-1]
@@ -303,7 +301,7 @@ class Checkpoints:
 
         `save` and `score` end with it; whoever goes on after a kill calls it once.
         """
-        self._settle()
+        self._behind.settle()
         self._tidy()
 
     def _tidy(self) -> None:
@@ -346,43 +344,6 @@ class Checkpoints:
 def has_checkpoints(folder: Path) -> bool:
     """Whether a training in `folder` got as far as its first checkpoint."""
     return any(folder.glob("checkpoint-*.json"))
-
-
-def read_checkpoint(path: Path, *, sha256: str | None = None) -> dict[str, Any]:
-    """Load a checkpoint or `state_dict` file on the CPU, executing nothing in it.
-
-    The digest is compared first: with `sha256` if given, else with the record of a checkpoint of ours in its folder.
-
-    Raises
-    ------
-    CorruptError
-        When the file is missing, damaged, or no file of tensors and plain values.
-
-    """
-    if not path.is_file():
-        raise CorruptError(f"{path}: there is no such file")
-    if sha256 is None:
-        sha256 = _recorded_digest(path)
-    if sha256 is not None and digest_file(path) != sha256:
-        raise CorruptError(f"{path}: was changed or damaged after it was written (its digest does not match)")
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise CorruptError(f"{path}: is not a file of weights ({reason})") from error
-    if not isinstance(data, dict):
-        raise CorruptError(f"{path}: holds {type(data).__name__}, not a dict of weights")
-    return data
-
-
-def _recorded_digest(path: Path) -> str | None:
-    """The digest in the record of a checkpoint, also when `path` is a link to it such as `best.pt`."""
-    for record in path.parent.glob("checkpoint-*.json"):
-        file = record.with_suffix(".pt")
-        if file.exists() and file.samefile(path):
-            digest: str = read_sealed(record)["sha256"]
-            return digest
-    return None
 
 
 def _check_schema(path: Path, record: Mapping[str, Any]) -> None:

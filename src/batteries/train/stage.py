@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from batteries.errors import BatteriesError, Interrupted, NonFiniteError
@@ -80,6 +82,14 @@ class Ended:
     """The few best, best first."""
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """A checkpoint that is being written, and the epoch's means in training, which its line in the log begins with."""
+
+    checkpoint: Future[Checkpoint] | Checkpoint
+    means: Mapping[str, float | None]
+
+
 @dataclass
 class StageOfFold:
     """One stage of one fold: the loop, with validation, log and checkpoints around it."""
@@ -99,7 +109,6 @@ class StageOfFold:
         self.predictor = Predictor(self.experiment, self.device, self.stage, self.trainer.check)
         self.pace = Pace()
         self.saved_at = self.measured_at = monotonic()
-        self._valid: Loader | None = None  # made once, and only if an epoch is validated
 
     def train(self, previous: Ended | None) -> Ended:
         """Bring the stage to its end from wherever it stands, and say how it ended."""
@@ -186,7 +195,7 @@ class StageOfFold:
 
     def _epochs(self, resumed: Checkpoint | None) -> None:
         if resumed and not resumed.info["update"] and not resumed.info["evaluated"]:
-            self._evaluate(resumed)
+            self._evaluate(_Saved(resumed, resumed.info["train"]) if self.metrics is not None else None)
             if self._spent(self.state.scores):
                 return
         loader = self._loader()
@@ -289,13 +298,16 @@ class StageOfFold:
             self.trainer.check()
             yield each
 
-    def _save(self, epoch: Epoch | None) -> Future[Checkpoint] | None:
+    def _save(self, epoch: Epoch | None) -> _Saved | None:
         """Save behind the training; the process that writes the files returns the checkpoint to come."""
         state = self.state.state_dict()
         self.saved_at = monotonic()
         if self.metrics is None:
             return None
-        means = {} if epoch is None else {"loss": epoch.loss, **epoch.means}
+        means: dict[str, float | None] = {}
+        if epoch is not None:
+            means = {f"train/{name}": finite(value) for name, value in {"loss": epoch.loss, **epoch.means}.items()}
+            means["lr"] = epoch.lr
         info = {
             "stage": self.stage.name,
             "epoch": self.state.epoch,
@@ -305,44 +317,40 @@ class StageOfFold:
             "evaluated": False,
             "scores": list(self.state.scores),
             "log": self.metrics.position(),
-            "train": {f"train/{name}": finite(value) for name, value in means.items()},
-            "lr": None if epoch is None else epoch.lr,
+            "train": means,
         }
-        return self.checkpoints.save_soon(state, info=info, before=self.metrics.sync)
+        return _Saved(self.checkpoints.save_soon(state, info=info, before=self.metrics.sync), means)
 
-    def _evaluate(self, saving: Future[Checkpoint] | Checkpoint | None) -> None:
-        experiment, held_out = self.experiment, self.trainer.tables.train[self.rows]
+    @cached_property
+    def _valid(self) -> tuple[Loader, NDArray[Any]]:
+        """The held-out rows to predict, and their targets; made once, and only if an epoch is validated."""
+        held_out = self.trainer.tables.train[self.rows]
+        return self.predictor.loader(held_out), self.experiment.targets(held_out)
+
+    def _evaluate(self, saved: _Saved | None) -> None:
+        """Score the epoch that has just been saved, behind the training too."""
         with random_state_kept():
-            if self._valid is None:
-                self._valid = self.predictor.loader(held_out)
-            predictions = self.predictor.values(self.state.scored, self._valid)
-            values = self.device.first(lambda: score_all(experiment, experiment.targets(held_out), predictions))
-        score = values[experiment.metric.name]
-        self.state.scores.append(finite(score))
-        if self.metrics is not None:
-            assert saving is not None
-            self._note_score(saving if isinstance(saving, Checkpoint) else saving.result(), values)
-        if finite(score) is None:
-            self.trainer.say(
-                f"{self.title}, epoch {self.state.epoch}: {experiment.metric.name} is {score}; it counts as worst"
-            )
-        line = f"{self.title} epoch {self.state.epoch}/{self.stage.epochs}: {experiment.metric.name} {score:.5f}"
+            loader, targets = self._valid
+            predictions = self.predictor.values(self.state.scored, loader)
+            values = self.device.first(lambda: score_all(self.experiment, targets, predictions))
+        name = self.experiment.metric.name
+        self.state.scores.append(finite(values[name]))
+        if saved is not None:
+            self._note_score(saved, values)
+        if finite(values[name]) is None:
+            self.trainer.say(f"{self.title}, epoch {self.state.epoch}: {name} is {values[name]}; it counts as worst")
+        line = f"{self.title} epoch {self.state.epoch}/{self.stage.epochs}: {name} {values[name]:.5f}"
         self.trainer.bar.note(line)
         self.trainer.note(line)
 
-    def _note_score(self, checkpoint: Checkpoint, values: Mapping[str, float]) -> None:
+    def _note_score(self, saved: _Saved, values: Mapping[str, float]) -> None:
         assert self.metrics is not None
-        self.metrics.write(
-            step=self.first_step + self.state.step,
-            stage=self.stage.name,
-            epoch=self.state.epoch,
-            **checkpoint.info["train"],
-            lr=checkpoint.info["lr"],
-            **{f"valid/{name}": value for name, value in values.items()},
-        )
-        self.metrics.sync()
+        valid = {f"valid/{name}": value for name, value in values.items()}
+        step = self.first_step + self.state.step
+        self.metrics.write(step=step, stage=self.stage.name, epoch=self.state.epoch, **saved.means, **valid)
         notes = {"evaluated": True, "scores": list(self.state.scores), "log": self.metrics.position()}
-        self.checkpoints.score(checkpoint, values[self.experiment.metric.name], info=notes)
+        score = values[self.experiment.metric.name]
+        self.checkpoints.score_soon(saved.checkpoint, score, info=notes, before=self.metrics.sync)
 
     def _ended(self, info: Mapping[str, Any]) -> bool:
         return bool(info["evaluated"]) and (info["epoch"] >= self.stage.epochs or self._spent(info["scores"]))

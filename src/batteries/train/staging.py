@@ -11,7 +11,7 @@ import ctypes
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from threading import Thread, main_thread
+from threading import Thread
 from typing import IO, Any
 
 import numpy as np
@@ -162,16 +162,6 @@ def _queued(device: torch.device) -> torch.cuda.Event:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event
-
-
-def start(writer: Thread) -> None:
-    """Start a thread; do its work here if none is to be had, or the interpreter is ending and waits for none."""
-    try:
-        if main_thread().is_alive():
-            return writer.start()
-    except RuntimeError:
-        pass
-    return writer.run()
 
 
 def plain_state(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from batteries.errors import CorruptError, WeightsError
-from batteries.train.checkpoint import Checkpoint, read_checkpoint
+from batteries.train.checkpoint import Checkpoint
+from batteries.train.checkpoint_file import read_checkpoint
 
 _PREFIXES = ("module.", "_orig_mod.")  # DataParallel and DDP, torch.compile
 _AS_THEY_ARE: Mapping[str, str] = MappingProxyType({})
