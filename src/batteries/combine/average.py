@@ -16,7 +16,7 @@ import torch
 from batteries.errors import UsageError, WeightsError
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.predictions import Predictions, out_of_fold
-from batteries.files import digest_of, write_atomic
+from batteries.files import digest_of, write_atomic, write_sealed
 from batteries.prepare.folds import Folds
 from batteries.prepare.seed import derive_seed
 from batteries.prepare.table import test_table, training_table
@@ -135,7 +135,10 @@ def _write(root: Path, run: Run, tables: Tables, parts: list[_Fold], config: dic
     tests = [part[1] for part in parts if part[1] is not None]
 
     def weights(folder: Path) -> None:
+        digests = {}
         for fold, (_, _, state) in zip(config["checkpoints"], parts, strict=True):
-            write_atomic(folder / f"fold{fold}.pt", partial(torch.save, {"model": state}))
+            file = folder / f"fold{fold}.pt"
+            digests[file.name] = write_atomic(file, partial(torch.save, {"model": state}))
+        write_sealed(folder / "weights.json", digests)
 
     return write_entry(root, "average", config, oof, mean_of(tests, "") if tests else None, more=weights)
