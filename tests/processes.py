@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import sys
 import traceback
@@ -168,7 +169,7 @@ def _command(
         torch.set_num_threads(1)
         multiprocessing.set_start_method("fork", force=True)
     kill_at = int(os.environ.get("KILL_AT", "0")) if str(rank) == os.environ.get("KILL_RANK", "0") else 0
-    count = killing._counted(kill_at or None)
+    count = killing._counted(kill_at or None, signal.SIGKILL)
     from batteries.cli.app import main
 
     code = main(["-C", str(folder), *arguments])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +16,18 @@ from torch import Tensor, nn
 
 import batteries as bt
 import device_suite
+from batteries.experiment import load_experiment
+from batteries.experiment.predictions import Predictions
+from batteries.files import read_sealed
 from batteries.train.average import recompute_batch_norm
 from batteries.train.device import Device
 from batteries.train.loaders import Loader
 from batteries.train.loop import predict, train, training_inputs
+from batteries.train.run import train_run
 from batteries.train.samplers import Shuffled
 from batteries.train.state import TrainState
-from processes import Ranks, ranks_of
+from processes import Ranks, command, ranks_of
+from test_resume import assert_same, outcome, saved_in_the_middle_of_an_epoch, toy_in
 
 CPU = Device.pick("cpu")
 
@@ -171,3 +179,165 @@ def test_batches_of_a_group_equal_one_large_batch_on_one_process_and_on_two(two:
     small = bt.Stage("all", epochs=3, lr=0.02, clip=clip, accumulate=4)
     for found in (trained(CPU, experiment, small, 53, 8), *two(trained, experiment, small, 53, 8)):
         torch.testing.assert_close(found["model"], large, rtol=1e-6, atol=1e-10)
+
+
+# --- whole runs
+
+EXACT = '''
+    per_sample: bool = False
+    log: str = ""
+
+    def dataset(self, rows, *, training):
+        """In float64; with `per_sample` a torch Dataset, which workers can read."""
+        points = torch.from_numpy(rows.select("x", "y").to_numpy().astype("float64"))
+        data = points, torch.from_numpy(self.targets(rows).copy())
+        return torch.utils.data.StackDataset(*data) if self.per_sample else data
+
+    def model(self):
+        hidden = nn.Linear(2, self.width, bias=False)  # a bias before a norm has no gradient but rounding
+        return nn.Sequential(hidden, nn.BatchNorm1d(self.width), nn.ReLU(), nn.Linear(self.width, 3)).double()
+
+    def training_step(self, model, batch):
+        """Do to ourselves what the test asks for at the n-th batch of this process; note which rows were seen."""
+        import os, signal
+
+        type(self).batches = getattr(type(self), "batches", 0) + 1
+        name, _, number = os.environ.get("TOY_SIGNAL", "").partition(":")
+        if name and type(self).batches == int(number):
+            os.kill(os.getpid(), getattr(signal, name))
+        if os.environ.get("TOY_ROWS"):
+            with open(os.environ["TOY_ROWS"] + os.environ.get("RANK", ""), "a") as file:
+                file.write(" ".join(map(str, batch.rows.tolist())) + "\\n")
+        return super().training_step(model, batch)
+
+    def stages(self)'''
+
+
+def exact_toy(folder: Path) -> Path:
+    """An experiment folder whose toy computes in float64, without dropout."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (Path(__file__).parent / "toy.py").read_text()
+    (folder / "experiment.py").write_text(text.replace("\n    def stages(self)", EXACT, 1))
+    return folder
+
+
+def run_of(place: Device, folder: Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """Predictions, scores and weights of a whole run."""
+    experiment = load_experiment(folder, values=fields)
+    run = train_run(experiment, folder / "runs", device=place, progress=False)
+    return result_of(run.folder) if place.is_main else {}
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in ("oof.parquet", "test.parquet"):
+        predictions = Predictions.load(folder / name)
+        found[name] = predictions.ids.to_list(), predictions.values.dtype.name, predictions.values.tolist()
+    for path in sorted(folder.rglob("fold.json")):
+        found[path.parent.name] = read_sealed(path)["scores"]
+    found["weights"] = {
+        str(path.relative_to(folder)): load(path)
+        for path in sorted(folder.rglob("best.pt")) + sorted(folder.rglob("last.pt"))
+    }
+    return found
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    state = torch.load(path, weights_only=True)
+    parts = {part: state[part] for part in ("model", "average") if part in state}
+    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_predictions_and_scores_are_the_same_for_any_number_of_processes_and_of_loader_workers(
+    two: Ranks, tmp_path: Path, average: str
+) -> None:
+    fields = {"average": average, "accumulate": 2, "batch_size": 7, "per_sample": True}
+    wanted = run_of(CPU, exact_toy(tmp_path / "one"), fields)
+    sys.modules.pop("experiment", None)
+    for number, workers in enumerate((0, 1, 2) if average == "ema" else (1,)):
+        folder = exact_toy(tmp_path / f"two-{number}")
+        found = two(run_of, folder, {**fields, "num_workers": workers})[0]
+        for name in wanted:
+            if name == "weights":  # the same sums in another order
+                torch.testing.assert_close(found[name], wanted[name], rtol=1e-10, atol=1e-10)
+            else:  # stored as float32: to the bit
+                assert found[name] == wanted[name]
+        if workers:
+            alone = run_of(CPU, exact_toy(tmp_path / f"one-{number}"), {**fields, "num_workers": workers})
+            sys.modules.pop("experiment", None)
+            assert_bits(alone, wanted)
+
+
+def assert_bits(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    torch.testing.assert_close(found["weights"], wanted["weights"], rtol=0, atol=0)
+    assert {**found, "weights": None} == {**wanted, "weights": None}
+
+
+# --- stopped, and gone on with
+
+HARD = ("--set", "average=ema", "--set", "accumulate=3", "--set", "batch_size=4", "--device", "cpu")
+
+
+def train_in(folder: Path, world: int, *more: str, **variables: str) -> tuple[list[int], str]:
+    """Exit codes by rank and all that was printed."""
+    ended = command(folder, world, "train", *HARD, *more, **variables)
+    return [code for code, _ in ended], "".join(text for _, text in ended)
+
+
+def test_a_run_goes_on_under_another_number_of_processes_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    """1, then 2, then 1, then 2: every row once in every epoch, and the weights of a run of one process."""
+    whole = exact_toy(tmp_path / "whole")
+    assert train_in(whole, 1)[0] == [0]
+    folder = exact_toy(tmp_path / "changed")
+    seen = {"TOY_ROWS": str(tmp_path / "rows")}
+    for world, signal in ((1, "SIGTERM:4"), (2, "SIGINT:13"), (1, "SIGTERM:20"), (2, "")):
+        codes, printed = train_in(folder, world, TOY_SIGNAL=signal, **seen)
+        assert codes == [{"": 0, "SIGT": 143, "SIGI": 130}[signal[:4]]] * world, printed
+    found, wanted = result_of(folder / "runs/toy-001"), result_of(whole / "runs/toy-001")
+    torch.testing.assert_close(found["weights"], wanted["weights"], rtol=1e-10, atol=1e-10)
+    assert {**found, "weights": None} == {**wanted, "weights": None}
+    rows = [int(row) for path in tmp_path.glob("rows*") for row in path.read_text().split()]
+    assert Counter(rows) == dict.fromkeys(range(30), 2 * 6)  # two folds of 30 rows, six epochs each
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
+    """What a run of two processes that nobody stopped ends with, and its moments at which it could be killed."""
+    folder = toy_in(tmp_path_factory.mktemp("pair"))
+    codes, printed = train_in(folder, 2)
+    assert codes == [0, 0], printed
+    return outcome(folder), int((folder / "printed-0.txt").read_text().rpartition("moments: ")[2])
+
+
+@pytest.mark.parametrize(("rank", "share"), [("0", 0.1), ("0", 0.37), ("0", 0.62), ("0", 0.9), ("1", 0.5)])
+def test_two_processes_killed_at_any_moment_end_as_if_never_killed(
+    tmp_path: Path, pair: tuple[dict[str, Any], int], rank: str, share: float
+) -> None:
+    """With dropout, whose numbers are each process's own; byte for byte."""
+    wanted, moments = pair
+    toy_in(tmp_path)
+    at = int(share * moments) if rank == "0" else 40  # the second process writes nothing: it has fewer moments
+    codes, printed = train_in(tmp_path, 2, KILL_AT=str(at), KILL_RANK=rank)
+    assert -9 in codes, printed
+    codes, printed = train_in(tmp_path, 2)
+    assert codes == [0, 0], printed
+    assert_same(outcome(tmp_path), wanted)
+
+
+@pytest.mark.parametrize(("rank", "batch", "signal", "code"), [("0", 8, "SIGINT", 130), ("1", 66, "SIGTERM", 143)])
+def test_a_signal_to_one_process_stops_both_after_a_save_and_they_go_on_to_the_same_end(
+    tmp_path: Path, pair: tuple[dict[str, Any], int], rank: str, batch: int, signal: str, code: int
+) -> None:
+    toy_in(tmp_path)
+    text = (tmp_path / "experiment.py").read_text()
+    (tmp_path / "experiment.py").write_text(
+        text.replace("if name and", "if os.environ.get('RANK') == os.environ.get('TOY_RANK') and name and")
+    )
+    codes, printed = train_in(tmp_path, 2, TOY_SIGNAL=f"{signal}:{batch}", TOY_RANK=rank)
+    assert codes == [code, code], printed
+    assert printed.count(f"stopped by {signal} in fold ") == 1
+    assert saved_in_the_middle_of_an_epoch(tmp_path)
+    codes, printed = train_in(tmp_path, 2)
+    assert codes == [0, 0], printed
+    assert_same(outcome(tmp_path), pair[0])
