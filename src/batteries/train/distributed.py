@@ -113,11 +113,12 @@ class Distributed(Device):
             self.flag.work.wait()
             dist.destroy_process_group()
             finished()
-        elif isinstance(error, RuntimeError) and not isinstance(error, BatteriesError) and _lost(error):
+        elif isinstance(error, RuntimeError) and not isinstance(error, BatteriesError) and lost(error):
             raise self._gone(error) from error
 
     def _gone(self, error: Exception) -> PeerError:
-        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        if "time" in str(error).lower():  # where a peer hangs, where this one waits may tell why
+            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         return PeerError(
             f"rank {self.own_rank} of {self.processes} lost another process, which ended or was silent for"
             f" {self.timeout:g} s ({_line(error)}). Saved checkpoints are intact; the same command goes on from there"
@@ -266,7 +267,7 @@ def _own_accelerator(name: str, local_rank: int, local_world: int) -> torch.devi
     return torch.device(found.type, local_rank)
 
 
-def _lost(error: RuntimeError) -> bool:
+def lost(error: RuntimeError) -> bool:
     """Whether a RuntimeError is PyTorch's way to say that another process is gone."""
     if isinstance(error, dist.DistError):
         return True

@@ -8,7 +8,7 @@ Next:  `train.run` fills it; `score` and `report` read it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from batteries.experiment import Experiment, Stage
 from batteries.experiment.load import code_digest, experiment_name, fields_of, source_file
 from batteries.experiment.predictions import column_digest
 from batteries.files import digest_file, digest_of, locked, new_folder, read_sealed, safe_name, write_sealed
-from batteries.prepare.environment import provenance
+from batteries.prepare.environment import changed_versions, provenance
 from batteries.prepare.folds import Folds
 
 CONFIG = "config.json"
 _SCHEMA = 1
+_NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,19 @@ class Run:
         return cls(folder, config)
 
 
-def open_run(experiment: Experiment, folds: Folds, tables: Tables, root: Path, *, resume: str | None = None) -> Run:
+def open_run(
+    experiment: Experiment,
+    folds: Folds,
+    tables: Tables,
+    root: Path,
+    *,
+    resume: str | None = None,
+    prepared: Mapping[str, Any] | None = None,
+) -> Run:
     """Return the run of exactly this experiment, code, data and folds: the one there is, or a new one.
 
     `resume` names a run to go on with although the experiment's code changed since; fields, stages,
-    data and folds must be the same.
+    data and folds must be the same. `prepared` is what `prepare_environment` returned, for provenance.json.
 
     Raises
     ------
@@ -116,7 +125,7 @@ def open_run(experiment: Experiment, folds: Folds, tables: Tables, root: Path, *
         return _resumed(Run.open(root / safe_name(resume, "run")), config)
 
     def begin(folder: Path, name: str) -> None:
-        write_sealed(folder / "provenance.json", provenance(root.resolve().parent))
+        write_sealed(folder / "provenance.json", provenance(root.resolve().parent, prepared=prepared))
         write_sealed(folder / CONFIG, {**config, "name": name})
 
     with locked(root, wait=True):  # of two first starts at once, the second finds the run of the first
@@ -192,12 +201,7 @@ def check_same(run: Run, experiment: Experiment, folds: Folds, tables: Tables) -
 
 def _resumed(run: Run, config: Mapping[str, Any]) -> Run:
     then, now = ({**each, "fields": _deciding(each)} for each in (run.config, config))
-    differences = [
-        f"{key}: {then[key]} then, {now[key]} now"
-        for key in ("fields", "stages", "metric", "columns", "folds", "data")
-        if then[key] != now[key]
-    ]
-    if differences:
+    if differences := list(_differences(then, now)):
         raise ResumeError(
             f"{run.name} was made with something else than is here now.\n  "
             + "\n  ".join(differences)
@@ -206,6 +210,62 @@ def _resumed(run: Run, config: Mapping[str, Any]) -> Run:
     if run.config["code"] != config["code"]:
         warnings.warn(f"{run.name} was begun with other code than the experiment has now", stacklevel=2)
     return run
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """A line for everything that decides a result and is not what it was."""
+    yield from _changed("fields", then["fields"], now["fields"])
+    yield from _other_stages(then["stages"], now["stages"])
+    for key in ("metric", "columns"):
+        yield from _changed(key, then[key], now[key])
+    named = [{key: folds[key] for key in ("n", "strategy")} for folds in (then["folds"], now["folds"])]
+    yield from _changed("folds", *named)
+    if then["folds"] != now["folds"] and named[0] == named[1]:
+        yield "folds: other rows are held out together than then"
+    for key, method in (("train", "table()"), ("test", "test_table()")):
+        before, after = then["data"][key], now["data"][key]
+        if before != after:
+            told = "gave None then" if before is None else "gives None now" if after is None else None
+            yield f"data: {method} {told or 'gives other rows or values than then'}"
+
+
+def _other_stages(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    names = [[stage["name"] for stage in stages] for stages in (then, now)]
+    if names[0] != names[1]:
+        yield _line(f"stages: {', '.join(names[0])} then, {', '.join(names[1])} now")
+        return
+    for number, (before, after) in enumerate(zip(then, now, strict=True)):
+        where = f"stages[{number}] {after['name']!r}"
+        plain = [{key: value for key, value in stage.items() if key != "start_sha256"} for stage in (before, after)]
+        yield from _changed(where, *plain)
+        if before["start"] == after["start"] and before.get("start_sha256") != after.get("start_sha256"):
+            yield _line(f"{where}: the file it starts from is another one than then: {after['start']}")
+        if before["epochs"] != after["epochs"]:
+            yield f"{where}: its schedule spans all epochs, so other epochs make another run; add a stage instead"
+
+
+def _changed(where: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key in dict.fromkeys([*then, *now]):
+        if (before := then.get(key, _NOTHING)) != (after := now.get(key, _NOTHING)):
+            yield _line(f"{where}: {key} {_short(before)} then, {_short(after)} now")
+
+
+def _short(value: object) -> str:
+    text = value if value is _NOTHING else repr(value)
+    return text if len(text) <= 44 else f"{text[:41]}..."
+
+
+def _line(text: str) -> str:
+    return text if len(text) <= 118 else f"{text[:115]}..."
+
+
+def changed_since(run: Run, root: Path) -> list[str]:
+    """Return what changed on this machine since a run was begun, and can change results; one text each."""
+    try:
+        then = read_sealed(run.folder / "provenance.json")
+    except CorruptError:
+        return []
+    return changed_versions(then, provenance(root.resolve().parent))
 
 
 def unfinished_namesakes(run: Run) -> list[str]:

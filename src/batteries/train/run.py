@@ -8,10 +8,12 @@ Next:  `score` enters it into the ledger.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from batteries.errors import CorruptError, DataError, Interrupted, PredictionsError, UsageError
 from batteries.experiment import Experiment, Stage
@@ -22,10 +24,10 @@ from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
 from batteries.train.checkpoint import Checkpoint, has_checkpoints
 from batteries.train.device import Device
-from batteries.train.distributed import pick_device
+from batteries.train.distributed import lost, pick_device
 from batteries.train.interrupt import Interrupts
 from batteries.train.outcome import Predictor, build_model, mean_of, write_fold
-from batteries.train.record import Run, Tables, open_run, unfinished_namesakes
+from batteries.train.record import Run, Tables, changed_since, open_run, unfinished_namesakes
 from batteries.train.stage import Ended, StageOfFold, Trainer
 from batteries.train.weights import load_weights
 
@@ -41,6 +43,7 @@ def train_run(
     resume: str | None = None,
     progress: bool = True,
     say: Say = lambda text: None,
+    prepared: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train an experiment over its folds, or go on where a former call was stopped.
 
@@ -62,6 +65,8 @@ def train_run(
         Whether to show a bar.
     say
         Called with a line for each finished fold and notable event; all lines are in train.log too.
+    prepared
+        What `prepare_environment` returned, for provenance.json.
 
     Raises
     ------
@@ -80,9 +85,9 @@ def train_run(
 
     """
     if isinstance(device, Device):
-        return _Running(experiment, Path(root), device, progress, say).through(folds, resume)
+        return _Running(experiment, Path(root), device, progress, say, prepared).through(folds, resume)
     with pick_device(device) as place:
-        return _Running(experiment, Path(root), place, progress, say).through(folds, resume)
+        return _Running(experiment, Path(root), place, progress, say, prepared).through(folds, resume)
 
 
 @dataclass
@@ -94,6 +99,7 @@ class _Running:
     place: Device
     progress: bool
     say: Say
+    prepared: Mapping[str, Any] | None = None
 
     def through(self, folds: Sequence[int] | None, resume: str | None) -> Run:
         """Train what is left of the wanted folds."""
@@ -103,7 +109,9 @@ class _Running:
         _check_same_data(place, tables)
         split_ = place.first(lambda: split(experiment, self.root, table=tables.train))
         wanted = _wanted(folds, split_.n)
-        run = place.first(lambda: open_run(experiment, split_, tables, self.root, resume=resume))
+        run = place.first(
+            lambda: open_run(experiment, split_, tables, self.root, resume=resume, prepared=self.prepared)
+        )
         with ExitStack() as stack:
             log = self._hold(run, stack)
             todo = place.first(lambda: self._todo(run, wanted, log))
@@ -166,10 +174,18 @@ def _announce(run: Run, todo: Sequence[int], log: _Log) -> None:
         log(f"{run.name} is already complete")
     elif run.finished_folds() or any(run.fold_folder(fold).exists() for fold in todo):
         log(f"{run.name} goes on: folds {', '.join(map(str, todo))} are to do")
+        _warn_of_changes(run, log)
     else:
         log(f"{run.name} begins: folds {', '.join(map(str, todo))}")
         for other in unfinished_namesakes(run):
             log(f"{other} is unfinished and differs in code, fields or data; to go on with it: --resume {other}")
+
+
+def _warn_of_changes(run: Run, log: _Log) -> None:
+    if changed := changed_since(run, run.folder.parent):
+        text = f"{run.name} goes on under {'; '.join(changed)}: results may differ in the last digits"
+        log.write(text)
+        warnings.warn(text, stacklevel=2)
 
 
 class _Log:
@@ -223,7 +239,7 @@ def _train_folds(trainer: Trainer, todo: Sequence[int]) -> None:
         except Interrupted as stop:
             raise _stopped(stop, trainer, fold, "all is saved") from stop
         except RuntimeError as error:  # a signal to a whole group of processes ends the loader's workers as well
-            if (came := trainer.interrupts.came) is None:
+            if (came := trainer.interrupts.came) is None or lost(error):
                 raise
             raise _stopped(came, trainer, fold, "so were the loader's workers; finished epochs are saved") from error
 
