@@ -13,7 +13,7 @@ import pytest
 
 from batteries.cli.app import main
 
-VERBS = """new study split train scores average blend submit leaderboard test compare report demo""".split()
+VERBS = """new study split train verify scores average blend submit leaderboard test compare report demo""".split()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from batteries.score.board import Row
+    from batteries.train.rehearse import Rehearsal
 
 Cell = str | int | float | None
 
@@ -63,6 +64,34 @@ def board(rows: Sequence[Row]) -> None:
     )
     up = "higher" if rows[0].higher_is_better else "lower"
     print(f"{rows[0].metric}, {up} is better; folds {rows[0].split[:12]}")
+
+
+def rehearsal(done: Rehearsal) -> None:
+    """Print what a rehearsal found, in at most 12 lines."""
+    few = done.stages if len(done.stages) <= 5 else done.stages[:4]
+    _print(f"{done.experiment}, {done.parameters:,} parameters; a batch: {done.batch}")
+    _print(f"{'stage':30} {'learning':>14} {'s an update':>12} {'updates':>10}")
+    for stage in few:
+        _print(f"{stage.name[:30]:30} {stage.learning:>14,} {stage.seconds:>12.3g} {stage.updates:>10,}")
+    if len(few) < len(done.stages):
+        _print(f"... and {len(done.stages) - len(few)} stages more")
+    scores = ", ".join(f"{name} {score:.5f}" for name, score in done.scores.items())
+    _print(f"predictions of held-out rows: {done.prediction}; {scores}".rstrip("; "))
+    for note in done.notes[:2]:
+        _print(f"note: {note}")
+    went_on = "stopped and gone on with" if done.resumed else "not stopped"
+    _print(f"saved, {went_on}, predicted in {done.took:.1f} s; {done.memory:,.0f} MB at most")
+    _print(f"the whole run: {done.folds} folds, about {_duration(done.estimate)}, saving apart")
+
+
+def _print(text: str) -> None:
+    print(text if len(text) <= 80 else f"{text[:77]}...")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def item(text: str, *, code: str | None = None) -> None:
