@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -64,6 +65,8 @@ def _matching(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
 def _forward(module: nn.Module, forward: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     if not module.training:
         return forward(*arguments, **named)
+    if torch.compiler.is_compiling():  # the compiler changes buffers once in any case, and takes no contexts
+        return checkpoint(forward, *arguments, use_reentrant=False, **named)
     contexts = partial(_contexts, module)
     return checkpoint(forward, *arguments, use_reentrant=False, context_fn=contexts, **named)
 
