@@ -11,9 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from batteries.cli.app import _explained as explained
 from batteries.cli.app import main
+from batteries.errors import DataError, Interrupted, PeerError
 
 VERBS = """new study split train verify scores average blend submit leaderboard test compare report demo""".split()
+
+
+def told(error: Exception) -> Exception:
+    """As an error of rank 0 comes to the others."""
+    error.told = True  # type: ignore[attr-defined]
+    return error
 
 
 @pytest.fixture
@@ -64,7 +72,18 @@ def test_the_flow_by_its_verbs(trained: Path, capfd: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    "line", ["study", "split", "train", "scores", "test", "compare toy-001 toy-002", "submit toy-001"]
+    "line",
+    [
+        "study",
+        "split",
+        "train",
+        "train --dry-run",
+        "verify toy-001",
+        "scores",
+        "test",
+        "compare toy-001 toy-002",
+        "submit toy-001",
+    ],
 )
 def test_json_is_all_that_is_printed(line: str, trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*line.split(), "--json"]) == 0
@@ -200,6 +219,12 @@ def test_a_wrong_experiment_gives_one_message_and_its_exit_code(
         ("new a/b", 3, "experiment 'a/b' cannot be used"),
         ("new x --template nosuch", 2, "no template 'nosuch'; choose one of images"),
         ("train --device cuda:7", 2, "no experiment.py"),
+        ("train --ddp 2", 2, "no experiment.py"),
+        ("train --dp --ddp 2", 2, "--dp is one process for all devices, --ddp one for each; give one of them"),
+        ("train --dry-run --fold 1", 2, "--dry-run rehearses fold 0; leave out --fold"),
+        ("train --resume ../toy-001", 3, "run '../toy-001' cannot be used as a file name"),
+        ("verify toy-001", 2, "runs/toy-001 holds no run, average or blend"),
+        ("verify ../toy-001", 3, "cannot be used as a file name"),
         ("leaderboard submission-001 high", 2, "Invalid value for 'score'"),
     ],
 )
@@ -219,6 +244,8 @@ def test_wrong_use_gives_one_message_and_its_exit_code(
         ("train --set width=wide", 2, r"Toy.width = 'wide': Input should be a valid integer"),
         ("train --set wide=3", 2, "Toy has no field 'wide'; its fields are accumulate, average, batch_size"),
         ("train --set width", 2, "write name=value"),
+        ("train --set width=wide --ddp 2", 2, r"Toy.width = 'wide': Input should be a valid integer"),
+        ("train --ddp 1", 2, "--ddp 1: give 2 processes or more, or leave it out for one"),
         ("train --fold 7", 2, "no fold 7; folds are numbered 0 to 1"),
         ("train --device cuda:7", 2, r"device 'cuda:7' cannot be used .*this machine has only cpu"),
         ("train --resume toy-009", 2, "toy-009 is not a run; runs there: toy-001, toy-002"),
@@ -257,6 +284,137 @@ def test_a_damaged_prediction_file_is_refused(trained: Path, capfd: pytest.Captu
     path.write_bytes(data)
     assert main(["blend", "toy-001", "toy-002"]) == 4
     assert "runs/toy-001/oof.parquet" in capfd.readouterr().err
+
+
+# --- verify
+
+
+def test_the_files_of_a_run_are_verified(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "toy-001"]) == 0
+    out, err = capfd.readouterr()
+    assert re.fullmatch(r"toy-001: (\d+) of \1 files are intact\n", out)
+    assert err == ""
+
+
+def test_what_is_not_intact_is_shown_and_ends_with_4(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stage = Path("runs/toy-001/fold0/stage-all")
+    damaged, missing = sorted(stage.glob("checkpoint-*.pt"))[:2]
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    missing.unlink()
+    assert main(["verify", "toy-001"]) == 4
+    out, err = capfd.readouterr()
+    assert max(map(len, out.splitlines())) <= 80
+    assert re.search(rf"^damaged   fold0/stage-all/{damaged.name}\n {{10}}its digest is not", out, flags=re.MULTILINE)
+    assert re.search(rf"^missing   fold0/stage-all/{missing.name}\n", out, flags=re.MULTILINE)
+    assert re.search(r"toy-001: \d+ of \d+ files are intact", out)
+    assert re.fullmatch(
+        r"error: toy-001: damaged or missing files: [23]. Restore them from a copy,"
+        r" or move runs/toy-001 away and train again\n",
+        err,
+    )
+    assert main(["verify", "toy-001", "--json"]) == 4
+    found = json.loads(capfd.readouterr().out)
+    states = {Path("runs/toy-001", each["file"]): each["state"] for each in found["findings"]}
+    assert (states[damaged], states[missing]) == ("damaged", "missing")
+
+
+def test_what_a_killed_process_left_is_shown_and_is_no_error(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("runs/toy-001/.fold.json.1.tmp").touch()
+    assert main(["verify", "toy-001"]) == 0
+    assert "leftover" in capfd.readouterr().out
+
+
+# --- rehearsal, processes
+
+
+def test_a_dry_run_says_much_in_few_lines_and_keeps_nothing(
+    toy_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--dry-run", "--device", "cpu", "--set", "average=swa"]) == 0
+    out, err = capfd.readouterr()
+    lines = out.splitlines()
+    assert len(lines) <= 12
+    assert max(map(len, lines)) <= 80
+    assert lines[1] == "Toy, 67 parameters; a batch: (8, 2) float32, (8) int64"
+    assert [line.split()[0] for line in lines[3:5]] == ["head", "all"]
+    assert "saved, stopped and gone on with, predicted in " in out
+    assert lines[-1].startswith("the whole run: 2 folds, about ")
+    assert not Path("runs").exists()
+    assert err == ""
+
+
+def test_a_dry_run_finds_what_is_wrong(
+    toy_folder: Path, change: Callable[[str, str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    change("nn.Linear(2, self.width)", "nn.Linear(3, self.width)")
+    assert main(["train", "--dry-run"]) == 2
+    assert "shapes cannot be multiplied" in capfd.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_training_keeps_what_the_process_was_prepared_with(trained: Path) -> None:
+    settings = json.loads(Path("runs/toy-001/provenance.json").read_text())["settings"]
+    assert settings.keys() >= {"keep_memory", "matmul", "threads"}
+
+
+@pytest.fixture
+def second_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if torchrun had started this process as the second."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("RANK", "1")
+
+
+@pytest.mark.usefixtures("second_rank")
+def test_errors_of_later_ranks_name_the_rank(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train"]) == 2
+    assert re.match(r"error: rank 1: .* has no experiment.py", capfd.readouterr().err)
+
+
+@pytest.mark.usefixtures("second_rank")
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Interrupted.by(15), 143),
+        (told(DataError("of rank 0")), 3),
+        (told(ValueError("of rank 0")), 2),
+        (told(MemoryError()), 6),
+    ],
+)
+def test_what_the_first_rank_says_no_other_repeats(error: Exception, code: int) -> None:
+    assert explained(error, []) == (code, "")
+
+
+@pytest.mark.usefixtures("second_rank")
+def test_a_lost_peer_is_said_by_the_rank_that_lost_it_unless_our_launcher_says_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = PeerError("rank 1 of 2 lost another process")
+    assert explained(lost, []) == (9, "error: rank 1 of 2 lost another process")
+    monkeypatch.setenv("BATTERIES_LAUNCH", "somewhere")
+    assert explained(lost, []) == (9, "")
+
+
+def test_an_error_of_all_processes_is_said_once_and_the_folder_is_the_one_given(
+    toy_folder: Path, change: Callable[[str, str], None]
+) -> None:
+    change(
+        "        return nn.functional.cross", "        raise ValueError('of all')\n        return nn.functional.cross"
+    )
+    folder = toy_folder / "inside"
+    folder.mkdir()
+    (toy_folder / "experiment.py").rename(folder / "experiment.py")
+    line = ["-C", "inside", "train", "--ddp", "2", "--device", "cpu"]
+    code = f"import sys; from batteries.cli.app import main; sys.exit(main({line}))"
+    done = subprocess.run([sys.executable, "-c", code, "not", "these"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"error: (rank 1: )?experiment.py, line \d+, in loss: ValueError: of all\n"
+        r"For the traceback: batteries --debug ...\n",
+        done.stderr,
+    ), done.stderr
+    assert [path.name for path in (folder / "runs").glob("toy-*")] == ["toy-001"]
 
 
 def test_scores_loads_no_torch(trained: Path) -> None:

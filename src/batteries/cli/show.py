@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from batteries.score.board import Row
     from batteries.train.rehearse import Rehearsal
+    from batteries.train.verify import Finding
 
 Cell = str | int | float | None
 
@@ -64,6 +65,14 @@ def board(rows: Sequence[Row]) -> None:
     )
     up = "higher" if rows[0].higher_is_better else "lower"
     print(f"{rows[0].metric}, {up} is better; folds {rows[0].split[:12]}")
+
+
+def findings(found: Sequence[Finding]) -> None:
+    """Print files that are not what was written, each with the reason under it."""
+    for finding in found:
+        print(f"{finding.state:9} {finding.file.as_posix()}")
+        if finding.reason:
+            print(textwrap.fill(finding.reason, 80, initial_indent=" " * 10, subsequent_indent=" " * 10))
 
 
 def rehearsal(done: Rehearsal) -> None:

@@ -146,16 +146,14 @@ def verify(
     found = [
         {"file": finding.file.as_posix(), "state": finding.state, "reason": finding.reason} for finding in findings
     ]
-    odd = [row for row in found if row["state"] != "intact"]
-    intact = len(found) - len(odd)
+    intact = sum(finding.state == "intact" for finding in findings)
     if json:
         show.as_json({"run": run, "intact": intact, "findings": found})
     else:
-        if odd:
-            show.table(odd)
+        show.findings([finding for finding in findings if finding.state != "intact"])
         print(f"{run}: {intact} of {len(found)} files are intact")
     if bad := sum(finding.bad for finding in findings):
         raise CorruptError(
-            f"{run}: {bad} files are damaged or missing. Restore them from a copy; or move {ROOT / run} away and"
+            f"{run}: damaged or missing files: {bad}. Restore them from a copy, or move {ROOT / run} away and"
             " train again"
         )
