@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from batteries.errors import ConfigError, ExperimentError, NotSafeError
-from batteries.experiment.metric import Metric, best_of, most_probable
+from batteries.experiment.metric import Metric, most_probable
 
 UP = Metric("auc", higher_is_better=True)
 DOWN = Metric("rmse", higher_is_better=False)
@@ -39,17 +39,14 @@ def test_of_two_scores_at_most_one_is_better_and_nan_never(a: float, b: float) -
 
 @settings(deadline=None)
 @given(scores=st.lists(SCORES, max_size=6))
-def test_the_best_score_is_beaten_by_none_and_the_earlier_wins_a_tie(scores: list[float | None]) -> None:
+def test_the_first_by_order_is_beaten_by_none(scores: list[float | None]) -> None:
     for metric in (UP, DOWN):
-        best = best_of(metric, scores)
         finite = [s for s in scores if s is not None and isfinite(s)]
-        if best is None:
+        first = min(scores, key=metric.order, default=None)
+        if first is None or not isfinite(first):
             assert not finite
             continue
-        top = scores[best]
-        assert top is not None
-        assert not any(metric.better(score, top) for score in finite)
-        assert scores.index(top) == best
+        assert not any(metric.better(score, first) for score in finite)
 
 
 def test_sorting_by_order_puts_the_best_first_and_what_is_no_number_last() -> None:
@@ -60,7 +57,7 @@ def test_sorting_by_order_puts_the_best_first_and_what_is_no_number_last() -> No
 
 def test_infinity_in_the_good_direction_is_still_worst() -> None:
     assert not UP.better(inf, 0.5)
-    assert best_of(UP, [inf, 0.5]) == 1
+    assert min([inf, 0.5], key=UP.order) == 0.5
 
 
 def test_a_gain_is_positive_when_the_new_score_is_better() -> None:
@@ -167,3 +164,33 @@ def test_auc_says_which_classes_there_are_when_one_is_missing() -> None:
 def test_the_most_probable_class_of_ties_is_the_first() -> None:
     assert most_probable(np.array([[0.5, 0.5], [0.2, 0.8]])).tolist() == [0, 1]
     assert most_probable(np.array([0.5, 0.4])).tolist() == [1, 0]
+
+
+def test_a_streamed_metric_gives_what_the_whole_set_gives() -> None:
+    from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
+
+    accuracy = Metric.streamed(MulticlassAccuracy(num_classes=3, average="micro"), rows=7)
+    assert (accuracy.name, accuracy.higher_is_better) == ("MulticlassAccuracy", True)
+    assert accuracy(LABELS, PROBABILITIES) == pytest.approx(Metric.accuracy()(LABELS, PROBABILITIES), abs=1e-7)
+    assert accuracy(LABELS, PROBABILITIES) == accuracy(LABELS, PROBABILITIES)  # nothing is left of the call before
+    auc = Metric.streamed(BinaryAUROC(), rows=11, name="auc")
+    assert auc(BINARY, CHANCES) == pytest.approx(sk.roc_auc_score(BINARY, CHANCES), abs=1e-6)
+
+
+def test_a_streamed_metric_leaves_the_given_one_alone_and_waits_for_no_other_process() -> None:
+    from torchmetrics.classification import BinaryAUROC
+
+    given = BinaryAUROC()
+    metric = Metric.streamed(given)
+    metric(BINARY, CHANCES)
+    assert given.update_count == 0
+    assert metric.fn.args[0].distributed_available_fn() is False  # type: ignore[union-attr]
+    assert pickle.loads(pickle.dumps(metric))(BINARY, CHANCES) == metric(BINARY, CHANCES)
+
+
+def test_a_streamed_metric_must_say_which_way_is_up() -> None:
+    from torchmetrics import MeanMetric
+
+    with pytest.raises(ConfigError, match="metric 'MeanMetric' does not say which way is up; give higher_is_better"):
+        Metric.streamed(MeanMetric())
+    assert Metric.streamed(MeanMetric(), higher_is_better=False, name="mean").higher_is_better is False

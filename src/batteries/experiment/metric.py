@@ -7,8 +7,10 @@ Next:  checkpoints, folds, blends and the board rank by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +75,41 @@ class Metric:
         return new - old if self.higher_is_better else old - new
 
     @classmethod
+    def streamed(
+        cls, stream: Any, *, name: str | None = None, higher_is_better: bool | None = None, rows: int = 65_536
+    ) -> Metric:
+        """A metric of torchmetrics, fed some rows at a time, so that it needs no memory for the whole set.
+
+        Parameters
+        ----------
+        stream
+            An object with `reset()`, `update(predictions, targets)` and `compute()`, as those of torchmetrics.
+        name, higher_is_better
+            As the object's class says, unless given.
+        rows
+            At most so many in an update.
+
+        Raises
+        ------
+        ConfigError
+            When the object does not say which way is up and `higher_is_better` is not given.
+
+        Example
+        -------
+        >>> from torchmetrics.classification import MulticlassAUROC
+        >>> Metric.streamed(MulticlassAUROC(num_classes=3, thresholds=200)).name
+        'MulticlassAUROC'
+
+        """
+        up = getattr(stream, "higher_is_better", None) if higher_is_better is None else higher_is_better
+        name = name or type(stream).__name__
+        if up is None:
+            raise ConfigError(f"metric {name!r} does not say which way is up; give higher_is_better=True or False")
+        stream = deepcopy(stream)
+        stream.distributed_available_fn = _alone  # predictions of all processes are gathered before they are scored
+        return cls(name, partial(_streamed, stream, rows), higher_is_better=bool(up))
+
+    @classmethod
     def accuracy(cls) -> Metric:
         """Share of rows whose most probable class is the target (binary: probability >= 0.5)."""
         return cls("accuracy", _accuracy, higher_is_better=True)
@@ -103,6 +140,20 @@ class Metric:
         return cls("mae", _mae, higher_is_better=False)
 
 
+def _alone() -> bool:
+    return False
+
+
+def _streamed(stream: Any, rows: int, targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    import torch
+
+    stream.reset()
+    for start in range(0, len(targets), rows):
+        stop = start + rows
+        stream.update(torch.from_numpy(predictions[start:stop].copy()), torch.from_numpy(targets[start:stop].copy()))
+    return float(stream.compute())
+
+
 def most_probable(predictions: NDArray[Any]) -> NDArray[Any]:
     """Class codes of probabilities: argmax of (n, classes), or >= 0.5 of (n,) or (n, 1)."""
     predictions = _flat(predictions)
@@ -120,12 +171,6 @@ def _paired(targets: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], 
     if targets.shape != values.shape:
         raise ValueError(f"targets of shape {targets.shape} cannot be compared with predictions of {values.shape}")
     return targets, values
-
-
-def best_of(metric: Metric, scores: Sequence[float | None]) -> int | None:
-    """Position of the best score, the earlier one on ties; None when none is finite."""
-    order = sorted(range(len(scores)), key=lambda i: (*metric.order(scores[i]), i))
-    return order[0] if order and metric.order(scores[order[0]])[0] == 0 else None
 
 
 def _accuracy(targets: NDArray[Any], predictions: NDArray[Any]) -> float:

@@ -172,6 +172,7 @@ class Checkpoints:
 
         Example
         -------
+        >>> import torch
         >>> checkpoints = Checkpoints("logs/soon", metric=Metric("auc", higher_is_better=True))
         >>> weights = torch.zeros(2)
         >>> saving = checkpoints.save_soon({"weights": weights}, score=0.5)
