@@ -75,7 +75,7 @@ class Poisoned(bt.Experiment):
             loss = loss + (0 * outputs.sum()).square().sqrt()
         if bad and self.kind == "infinite loss":  # and a gradient that is finite
             loss = loss + float("inf")
-        return loss
+        return {"loss": loss, "seven": 7.0, "size": torch.tensor(float(batch.size))}
 
     def optimizer(self, parameters: list[dict[str, Any]], stage: bt.Stage) -> torch.optim.Optimizer:
         if self.sgd:
@@ -253,6 +253,7 @@ def test_skip_leaves_the_update_out_as_a_loop_by_hand_would_bit_for_bit(kind: st
     model, losses = bare(3, at)
     assert_same(state.model, model)
     assert [epoch.loss for epoch in epochs] == pytest.approx(losses, rel=1e-6)
+    assert [epoch.means["seven"] for epoch in epochs] == pytest.approx([7.0] * 3, rel=1e-6)
     assert (state.not_finite, state.step) == (4, 21)
     assert all(bool(value.isfinite().all()) for value in state.scored.state_dict().values())
     assert state.averaged is not None
@@ -322,6 +323,7 @@ def test_read_later_it_is_the_same_run_and_the_last_update_of_an_epoch_counts(at
     model, losses = bare(3, at)
     assert_same(state.model, model)
     assert [epoch.loss for epoch in epochs] == pytest.approx(losses, rel=1e-6)
+    assert [epoch.means["seven"] for epoch in epochs] == pytest.approx([7.0] * 3, rel=1e-6)
     assert state.not_finite == len(at)
 
 

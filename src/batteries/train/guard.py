@@ -93,9 +93,7 @@ class Guard:
 
     def unless_found(self, mean: Tensor | float) -> Tensor | float:
         """Return a mean of the update, or 0 where the update is being left out and nobody knows yet."""
-        if not self.later or not isinstance(mean, Tensor):
-            return mean
-        return torch.where(self.found > 0, torch.zeros_like(mean), mean)
+        return torch.where(self.found > 0, 0.0, mean) if self.later else mean
 
 
 def _plain(gradient: Tensor) -> Tensor:
