@@ -55,7 +55,10 @@ class Ranks:
             ready = wait([pipe for rank, pipe in enumerate(self.pipes) if rank not in results], PATIENCE)
             for pipe in ready:
                 rank = self.pipes.index(pipe)  # type: ignore[arg-type]
-                done, results[rank] = pickle.loads(pipe.recv_bytes())  # type: ignore[union-attr]
+                try:
+                    done, results[rank] = pickle.loads(pipe.recv_bytes())  # type: ignore[union-attr]
+                except EOFError:
+                    done, results[rank] = False, "it is dead"
                 if not done:
                     self._again(f"rank {rank}: {results[rank]}")
             if not ready:

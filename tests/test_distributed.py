@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import batteries as bt
 import device_suite
+from batteries.errors import ExperimentError
 from batteries.experiment import load_experiment
 from batteries.experiment.predictions import Predictions
 from batteries.files import read_sealed
@@ -103,10 +104,21 @@ def loader(rows: int, batch_size: int) -> Loader:
     return Loader((inputs, (inputs[:, :3] * 3).argmax(dim=1)), batch_size=batch_size, seed=11, sampler=Shuffled())
 
 
-def trained(place: Device, experiment: Points, stage: bt.Stage, rows: int, batch_size: int) -> dict[str, Any]:
-    """All that a training leaves behind."""
+def trained(
+    place: Device,
+    experiment: Points,
+    stage: bt.Stage,
+    rows: int,
+    batch_size: int,
+    spoilt: int | None = None,
+    pieces: int = 1,
+) -> dict[str, Any]:
+    """All that a training leaves behind; the row `spoilt` is NaN, batches are computed in some pieces."""
     state = TrainState.begin(experiment, stage, experiment.model(), place)
+    state.split = pieces
     batches = loader(rows, batch_size)
+    if spoilt is not None:
+        batches.dataset[0][spoilt] = float("nan")
     windows: list[dict[str, float]] = []
 
     def note() -> None:
@@ -124,6 +136,7 @@ def trained(place: Device, experiment: Points, stage: bt.Stage, rows: int, batch
         "position": (state.epoch, state.update, state.step, state.samples),
         "epochs": epochs,
         "windows": windows,
+        "skipped": state.not_finite,
         "predictions": torch.from_numpy(predict(experiment, state.scored, loader(rows, batch_size), place)),
     }
 
@@ -179,6 +192,63 @@ def test_batches_of_a_group_equal_one_large_batch_on_one_process_and_on_two(two:
     small = bt.Stage("all", epochs=3, lr=0.02, clip=clip, accumulate=4)
     for found in (trained(CPU, experiment, small, 53, 8), *two(trained, experiment, small, 53, 8)):
         torch.testing.assert_close(found["model"], large, rtol=1e-6, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["plain", "norm"])
+def test_an_update_that_is_not_finite_in_one_process_is_skipped_by_all_as_by_one(two: Ranks, kind: str) -> None:
+    stage = bt.Stage("all", epochs=3, lr=0.02, on_nan="skip", accumulate=2)
+    wanted = trained(CPU, Points(kind=kind), stage, 53, 8, 17)
+    for found in two(trained, Points(kind=kind), stage, 53, 8, 17):
+        torch.testing.assert_close(found["model"], wanted["model"], rtol=1e-10, atol=1e-10)
+        assert found["skipped"] == wanted["skipped"] == 3
+
+
+def test_batches_in_pieces_give_the_same_update_and_as_many_pieces_everywhere(two: Ranks) -> None:
+    """As after memory ran out in one process, and the run went on with two; 9 are 5 and 4."""
+    stage = bt.Stage("all", epochs=2, lr=0.02)
+    plain = Points(kind="plain")
+    wanted = trained(CPU, plain, stage, 53, 9)
+    for found in two(trained, plain, stage, 53, 9, None, 4):
+        torch.testing.assert_close(found["model"], wanted["model"], rtol=1e-10, atol=1e-10)
+    one, other = two(trained, Points(), stage, 53, 9, None, 3)  # norms are those of the pieces
+    torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+@dataclass(kw_only=True)
+class TwoHeads(Points):
+    """Its second head learns nothing, or in every other batch."""
+
+    both: bool = False
+
+    def model(self) -> nn.Module:
+        torch.manual_seed(5)
+        return nn.ModuleDict({"used": nn.Linear(4, 3), "spare": nn.Linear(4, 3)}).double()
+
+    def training_step(self, model: Any, batch: bt.Batch) -> Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        head = model["spare"] if self.both and self.calls % 2 else model["used"]
+        return self.loss(head(batch.inputs), batch.targets)
+
+    def predict_step(self, model: Any, inputs: Any) -> Tensor:
+        return model["used"](inputs)
+
+
+def refused(place: Device, experiment: Points, stage: bt.Stage) -> tuple[str, int]:
+    state = TrainState.begin(experiment, stage, experiment.model(), place)
+    with pytest.raises(ExperimentError) as caught:
+        list(train(experiment, stage, state, loader(53, 9), place))
+    return str(caught.value), state.step
+
+
+def test_parameters_without_a_gradient_are_named_before_the_update_and_may_be_frozen(two: Ranks) -> None:
+    for text, step in two(refused, TwoHeads(), bt.Stage("all", epochs=2)):
+        assert text.startswith("spare.weight, spare.bias got no gradient in an update; several processes need one")
+        assert step == 0
+    frozen = bt.Stage("all", epochs=2, freeze=("spare.*",))
+    wanted = trained(CPU, TwoHeads(), frozen, 53, 9)
+    torch.testing.assert_close(two(trained, TwoHeads(), frozen, 53, 9)[0], wanted, rtol=1e-10, atol=1e-10)
+    for text, _ in two(refused, TwoHeads(both=True), bt.Stage("all", epochs=2, accumulate=2)):
+        assert text.startswith("spare.weight, spare.bias got no gradient in an update")
 
 
 # --- whole runs

@@ -10,9 +10,10 @@ from __future__ import annotations
 import faulthandler
 import os
 import pickle
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
@@ -28,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from batteries.errors import BatteriesError, ExperimentError, PeerError, UsageError
 from batteries.experiment import Batch, Experiment, Stage
 from batteries.train.device import Device, Step
-from batteries.train.launch import finished
+from batteries.train.launch import end_with_launcher, finished
 from batteries.train.sync_norm import SyncBatchNorm, synchronised
 
 _T = TypeVar("_T")
@@ -98,6 +99,7 @@ class Distributed(Device):
         device = _own_accelerator(name, local, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         limit = timedelta(seconds=timeout)
         faulthandler.enable()
+        end_with_launcher()
         try:
             dist.init_process_group("gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl", timeout=limit)
             talk = dist.new_group(backend="gloo", timeout=limit)
@@ -147,7 +149,7 @@ class Distributed(Device):
         known = signature(DistributedDataParallel.__init__).parameters  # PyTorch 2.13 gave the option another name
         option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         buffers: dict[str, Any] = {option: False}  # they are equal by themselves: norms are synchronised
-        wrapped = DistributedDataParallel(_TrainingStep(experiment, model), device_ids=ids, **buffers)
+        wrapped = _Parallel(_TrainingStep(experiment, model), device_ids=ids, **buffers)
         return cast(Step, wrapped)
 
     def no_sync(self, step: Step) -> AbstractContextManager[Any]:
@@ -232,6 +234,29 @@ class _Watch:
         if now - cls.last > timeout / 4:
             cls.last = now
             faulthandler.dump_traceback_later(timeout, file=sys.__stderr__ or sys.stderr)
+
+
+class _Parallel(DistributedDataParallel):
+    """DistributedDataParallel that says in our words which parameters it waited for in vain."""
+
+    def forward(self, *arguments: Any) -> Any:
+        try:
+            return super().forward(*arguments)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            found = re.search(r"did not receive grad for rank \d+: ([\d ]+)", str(error))
+            if found is None:
+                raise
+            names = [name.removeprefix("model.") for name, p in self.module.named_parameters() if p.requires_grad]
+            raise unused([names[int(place)] for place in found[1].split()]) from error
+
+
+def unused(names: Sequence[str]) -> ExperimentError:
+    """Return the error that says which parameters got no gradient in an update."""
+    some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ExperimentError(
+        f"{some} got no gradient in an update; several processes need one for every parameter that learns. Freeze what"
+        f" is not used, Stage(freeze=[{names[0]!r}, ...]), or add 0 * parameter.sum() to the loss"
+    )
 
 
 class _TrainingStep(nn.Module):

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -50,6 +51,18 @@ def finished() -> None:
     """Let the launcher know that all processes came to the end of their work, so that it leaves them in peace."""
     if by_us():
         (Path(os.environ[_FOLDER]) / _DONE).touch()
+
+
+def end_with_launcher() -> None:
+    """Have this process asked to save and end when the launcher is killed."""
+    if by_us():
+        Thread(target=_watch_launcher, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch_launcher(process: int) -> None:
+    while os.getppid() == process:  # Linux can send a signal by itself, but sends some twice: the second one kills
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], object]) -> int:

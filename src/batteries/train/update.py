@@ -19,6 +19,7 @@ from batteries.errors import ExperimentError, NonFiniteError, ResourceError
 from batteries.experiment import Batch, Experiment, Stage
 from batteries.prepare.augment import SampleRandom
 from batteries.train.device import Device, each_tensor
+from batteries.train.distributed import unused
 from batteries.train.guard import Guard
 from batteries.train.state import LEFT_OUT, TrainState
 
@@ -85,13 +86,17 @@ class Updates:
         self.guard.begin()
         for number, (batch, whole) in enumerate(group, 1):
             weight = self.device.weight(batch.size, whole) * whole / count
-            pieces = list(_pieces(batch, self.state.split))
+            fewest = whole // self.device.world or whole  # all processes make as many pieces: their norms wait for all
+            pieces = list(_pieces(batch, min(self.state.split, fewest)))
             for place, piece in enumerate(pieces, 1):
                 if number == len(group) and place == len(pieces):
                     self._backward(piece, whole, weight * piece.size / batch.size)
                 else:
                     with self.device.no_sync(self.step):
                         self._backward(piece, whole, weight * piece.size / batch.size)
+        if self.device.world > 1 and any(parameter.grad is None for parameter in self.parameters):
+            named = self.state.model.named_parameters()
+            raise unused([name for name, parameter in named if parameter.requires_grad and parameter.grad is None])
 
     def _backward(self, batch: Batch, whole: int, weight: float) -> None:
         with self.device.autocast(self.stage.precision):
@@ -195,15 +200,15 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def _pieces(batch: Batch, split: int) -> Iterator[Batch]:
-    """The batch in `split` pieces of nearly one size, fewer if it has fewer samples."""
+    """The batch in `split` pieces of nearly one size."""
     if split == 1:
         yield batch
         return
-    size = -(-batch.size // split)
-    for start in range(0, batch.size, size):
-        rows = batch.rows[start : start + size]
-        draws = None if batch.draws is None else batch.draws[start : start + size]
-        inputs, targets = (_cut(data, batch.size, start, start + size) for data in (batch.inputs, batch.targets))
+    for place in range(split):
+        start, stop = (batch.size * edge // split for edge in (place, place + 1))
+        rows = batch.rows[start:stop]
+        draws = None if batch.draws is None else batch.draws[start:stop]
+        inputs, targets = (_cut(data, batch.size, start, stop) for data in (batch.inputs, batch.targets))
         yield Batch(inputs, targets, rows, draws)
 
 
