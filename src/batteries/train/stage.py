@@ -62,10 +62,12 @@ class Trainer:
     bar: Progress
 
     def updates(self, fold: int, stage: Stage) -> int:
-        """Optimizer updates of a stage, as far as the rows tell before a sampler is asked."""
-        rows = len(self.folds.training(fold))
-        batches = -(-rows // (stage.batch_size or self.experiment.at(stage).batch_size))
-        return stage.epochs * -(-batches // stage.accumulate)
+        """Optimizer updates of a stage, if nothing ends it early."""
+        experiment, rows = self.experiment.at(stage), self.tables.train[self.folds.training(fold)]
+        size, samples = stage.batch_size or experiment.batch_size, len(rows)
+        if sampler := experiment.sampler(rows):
+            samples = len(sampler.order(samples, batch_size=size, epoch=0, seed=0))
+        return stage.epochs * -(-samples // (size * stage.accumulate))
 
     def check(self) -> None:
         """Raise Interrupted if a signal came. Several processes must agree first, which updates do."""
