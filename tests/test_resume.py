@@ -202,12 +202,14 @@ def test_asked_to_stop_at_a_random_moment_it_leaves_with_143_and_goes_on_bit_for
 
 def test_a_run_killed_within_an_epoch_goes_on_within_it(tmp_path: Path, calm: tuple[dict[str, Any], int]) -> None:
     stormy_in(tmp_path)
-    killing.train(tmp_path, *STORMY, variable="SIGKILL:30")  # batch 30 is the sixth of the fourth epoch
+    killing.train(
+        tmp_path, *STORMY, variable="SIGKILL:31"
+    )  # the seventh batch of the fourth epoch, in its third update
     assert saved_in_the_middle_of_an_epoch(tmp_path)
     assert killing.train(tmp_path, *STORMY, variable="SIGKILL:2")[0] == -signal.SIGKILL
     last = Checkpoints(tmp_path / "runs/toy-001/fold0/stage-head", metric=bt.Metric.accuracy()).last
     assert last is not None
-    assert (last.info["epoch"], last.info["update"]) == (3, 1)
+    assert (last.info["epoch"], last.info["update"]) in [(3, 1), (3, 2)]  # the second save may not have been ended
     assert killing.train(tmp_path, *STORMY)[0] == 0
     assert_same(outcome(tmp_path), calm[0])
 
