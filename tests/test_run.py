@@ -183,7 +183,7 @@ def test_resume_goes_on_with_changed_code_and_a_warning(toy_folder: Path, change
             "epochs=3, lr=self.lr / 2",
             [
                 "stages[1] 'all': epochs 2 then, 3 now",
-                "stages[1] 'all': its schedule spans all epochs, so other epochs make another run; add a stage instead",
+                "stages[1] 'all': the schedule is over all its epochs, so with others it is another run",
             ],
         ),
         ('bt.Stage("all"', 'bt.Stage("tail"', ["stages: head, all then, head, tail now"]),

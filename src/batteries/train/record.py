@@ -241,7 +241,7 @@ def _other_stages(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, 
         if before["start"] == after["start"] and before.get("start_sha256") != after.get("start_sha256"):
             yield _line(f"{where}: the file it starts from is another one than then: {after['start']}")
         if before["epochs"] != after["epochs"]:
-            yield f"{where}: its schedule spans all epochs, so other epochs make another run; add a stage instead"
+            yield f"{where}: the schedule is over all its epochs, so with others it is another run"
 
 
 def _changed(where: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
