@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +82,21 @@ def test_weights_statistics_and_averages_are_those_without_it_bit_for_bit(patter
     assert_same(saving.model, plain.model)
     assert_same(saving.scored, plain.scored)
     assert int(saving.model.get_buffer("blocks.1.1.num_batches_tracked")) == 15
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(3), nn.InstanceNorm1d(3, track_running_stats=True)])
+def test_norms_of_any_kind_follow_a_batch_once(norm: nn.Module) -> None:
+    def followed(*patterns: str) -> dict[str, Tensor]:
+        model = nn.Sequential(deepcopy(norm))
+        with recomputed(model, patterns):
+            for batch in (inputs, 2 * inputs):
+                model(batch).square().sum().backward()
+        return model.state_dict()
+
+    inputs = torch.randn(4, 3, 5, requires_grad=True)
+    wanted, found = followed(), followed("0")
+    assert not torch.equal(wanted["0.running_mean"], norm.state_dict()["running_mean"])
+    assert [name for name in wanted if not torch.equal(wanted[name], found[name])] == []
 
 
 def test_activations_of_what_matches_are_not_kept() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 from batteries.errors import ConfigError
@@ -25,7 +25,7 @@ from batteries.errors import ConfigError
 def recomputed(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
     """While open, modules whose names match keep no activations in training.
 
-    Dropout draws the same numbers both times, and batch norms follow a batch once.
+    Dropout draws the same numbers both times, and batch and instance norms follow a batch once.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], Abstract
 @contextmanager
 def _norms_stand_still(module: nn.Module) -> Iterator[None]:
     """Norms follow copies of their statistics meanwhile: they must compute just as they did before."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    norms = [m for m in module.modules() if isinstance(m, _NormBase) and m.training]
     held = [norm._buffers for norm in norms]
     for norm, buffers in zip(norms, held, strict=True):
         norm._buffers = {name: None if buffer is None else buffer.clone() for name, buffer in buffers.items()}
