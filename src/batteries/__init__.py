@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from batteries.train.loaders import Loader as Loader
     from batteries.train.log import MetricLog as MetricLog
     from batteries.train.record import Run as Run
+    from batteries.train.rehearse import rehearse as rehearse
     from batteries.train.run import train_run as train_run
     from batteries.train.samplers import Balanced as Balanced
     from batteries.train.samplers import ByLength as ByLength
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from batteries.train.state import TrainState as TrainState
     from batteries.train.trackers import Tracker as Tracker
     from batteries.train.trackers import WandB as WandB
+    from batteries.train.verify import verify as verify
     from batteries.train.weights import LoadReport as LoadReport
     from batteries.train.weights import load_weights as load_weights
 
@@ -125,6 +127,7 @@ _HOME = {
     "random_shift": "prepare.augment",
     "recompute_batch_norm": "train.average",
     "record": "score.board",
+    "rehearse": "train.rehearse",
     "scores": "score.board",
     "seed_everything": "prepare.seed",
     "split": "prepare.folds",
@@ -132,6 +135,7 @@ _HOME = {
     "submit": "combine.submission",
     "test": "score.holdout",
     "train_run": "train.run",
+    "verify": "train.verify",
     "write_report": "report.page",
 }
 
