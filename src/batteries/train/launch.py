@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -89,6 +90,8 @@ def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], obj
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else a restart finds the addresses of the dead
+    if loopback := [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])  # else the address of the machine's name
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
