@@ -141,7 +141,7 @@ def add_long_log(run: Entry, *, lines: int) -> None:
         rows: list[dict[str, Any]] = []
         for number in range(1, lines + 1):
             stage = {"step": 50 * number, "stage": "head", "epoch": number // 100}
-            rows.append({**stage, "train/loss": 1 + 1 / number, "lr": 1e-3 / number, "train/grad_norm": 2.0})
+            rows.append({**stage, "step/loss": 1 + 1 / number, "lr": 1e-3 / number, "step/grad_norm": 2.0})
             if number % 100 == 0:
                 rows.append({**stage, "train/loss": 99.0, "lr": 1e-3 / number, "valid/accuracy": 0.5})
         write_text(run.folder / f"fold{fold}" / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
@@ -331,22 +331,16 @@ def test_long_training_is_drawn_fine_and_stays_small(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_loss_between_lines_is_shown_instead_of_its_mean_over_epochs() -> None:
-    between = [{"step": step, "stage": "head", "train/loss": 1.0, "lr": step / 100} for step in (50, 100, 150)]
+def test_points_are_those_of_one_number_cut_where_a_stage_begins() -> None:
+    between = [{"step": step, "stage": "head", "step/loss": 1.0, "lr": step / 100} for step in (50, 100, 150)]
     closing = {"step": 150, "stage": "head", "train/loss": 9.0, "lr": 1.5, "valid/auc": 0.5}
-    assert _pieces([*between, closing], "train/loss") == [([50.0, 100.0, 150.0], [1.0, 1.0, 1.0])]
+    begun = {"step": 170, "stage": "all", "step/loss": None}
+    first, second = _pieces([*between, closing, begun], "step/loss")
+    assert first == ([50.0, 100.0, 150.0], [1.0, 1.0, 1.0])
+    assert second[0] == [170.0]
+    assert np.isnan(second[1]).all()
     assert _pieces([*between, closing], "valid/auc") == [([150.0], [0.5])]
     assert _pieces([*between, closing], "lr") == [([50.0, 100.0, 150.0, 150.0], [0.5, 1.0, 1.5, 1.5])]
-
-
-def test_epochs_shorter_than_the_lines_between_are_shown_as_epochs() -> None:
-    rows = [{"step": step, "stage": "head", "train/loss": float(step), "valid/auc": 0.5} for step in (20, 40, 60)]
-    rows.insert(2, {"step": 50, "stage": "head", "train/loss": 0.0})
-    rows.append({"step": 70, "stage": "all", "train/loss": None, "valid/auc": 0.5})
-    first, second = _pieces(rows, "train/loss")
-    assert first == ([20.0, 40.0, 60.0], [20.0, 40.0, 60.0])
-    assert second[0] == [70.0]
-    assert np.isnan(second[1]).all()
 
 
 def test_thinned_curves_keep_their_mean_and_their_gaps() -> None:

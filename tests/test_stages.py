@@ -294,9 +294,9 @@ def test_lines_within_an_epoch_hold_the_means_of_their_window_and_the_last_gradi
             mean = sum(Patches.seen[number][name] * size for number, size in zip(batches, sizes, strict=True)) / sum(
                 sizes
             )
-            assert row[f"train/{name}"] == pytest.approx(mean, rel=1e-6)
+            assert row[f"step/{name}"] == pytest.approx(mean, rel=1e-6)
         norm = float(Patches.seen[batches[-1]]["gradient"].norm())  # before it was clipped
-        assert row["train/grad_norm"] == pytest.approx(norm, rel=1e-5)
+        assert row["step/grad_norm"] == pytest.approx(norm, rel=1e-5)
     for row, first in zip([row for row in rows if "valid/log_loss" in row], (0, 3, 6), strict=True):
         batches = Patches.seen[first : first + 3]
         right = sum(round(seen["accuracy"] * seen["shape"][0]) for seen in batches)

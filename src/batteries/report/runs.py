@@ -75,11 +75,13 @@ def _values(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
 def _curves(run: Run, lines: Lines) -> list[Plot]:
     metric = run.config["metric"]
     up = "higher" if metric["higher_is_better"] else "lower"
-    wanted = [("train/loss", "training loss", "Mean loss between two lines of the log.")]
+    fine = any("step/loss" in row for rows in lines.values() for row in rows)
+    wanted = [("step/loss", "training loss", "Mean loss between two lines of the log.")]
+    wanted = wanted if fine else [("train/loss", "training loss", "Mean loss of each epoch.")]
     wanted.append((f"valid/{metric['name']}", f"validation {metric['name']}", f"On the held-out fold; {up} is better."))
     wanted += [(f"valid/{n}", f"validation {n}", "On the held-out fold.") for n in run.config["also"][:_MORE_METRICS]]
     wanted.append(("lr", "learning rate", "The schedule as it was; of the first group of parameters."))
-    wanted.append(("train/grad_norm", "gradient norm", "Of the whole gradient, before it was clipped."))
+    wanted.append(("step/grad_norm", "gradient norm", "Of the whole gradient, before it was clipped."))
     charts = (_curve(run.name, lines, key, title, caption) for key, title, caption in wanted)
     return [chart for chart in charts if chart is not None]
 
@@ -92,21 +94,16 @@ def _curve(name: str, lines: Lines, key: str, title: str, caption: str) -> Plot 
     known = [value for value in last if value is not None]
     label = f"{title.capitalize()} of {name} over the updates, {counted(len(lines), 'fold')};"
     label += f" mean of the last values {score(float(np.mean(known)))}" if known else " no finite values"
-    log = "loss" in key or key == "train/grad_norm"
+    log = "loss" in key or key == "step/grad_norm"
     return Plot(plots.curves(pieces, label, y=title, stages=_stages(lines), log=log), caption)
 
 
 def _pieces(rows: Sequence[Mapping[str, Any]], key: str) -> list[plots.Points]:
-    """The points of one fold, cut where a stage begins: its weights may come from an earlier epoch.
-
-    A loss is noted twice, between lines and over each epoch; the finer of both is shown.
-    """
+    """The points of one fold, cut where a stage begins: its weights may come from an earlier epoch."""
     pieces: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if key in row:
             pieces.setdefault(str(row.get("stage", "")), []).append(row)
-    if key.startswith("train/"):
-        pieces = {stage: _finer(found) for stage, found in pieces.items()}
     return [
         (
             [float(row["step"]) for row in found],
@@ -114,15 +111,6 @@ def _pieces(rows: Sequence[Mapping[str, Any]], key: str) -> list[plots.Points]:
         )
         for found in pieces.values()
     ]
-
-
-def _finer(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of the lines of a stage, those between epochs or those that close one, whichever are more."""
-    between: list[Mapping[str, Any]] = []
-    closing: list[Mapping[str, Any]] = []
-    for row in rows:
-        (closing if any(name.startswith("valid/") for name in row) else between).append(row)
-    return between if len(between) > len(closing) else closing
 
 
 def _stages(lines: Lines) -> list[tuple[float, str]]:

@@ -253,14 +253,14 @@ class StageOfFold:
         return 0
 
     def _log_window(self) -> None:
-        """Write what the updates since the last line were like."""
+        """Write what the updates since the last line were like, as `step/...`; an epoch's means are `train/...`."""
         means = self.state.means(window=True)
         if self.metrics is None:
             return
-        values = {f"train/{name}": value for name, value in means.items()}
+        values = {f"step/{name}": value for name, value in means.items()}
         values["lr"] = float(self.state.optimizer.param_groups[0]["lr"])
         if self.state.grad_norm is not None:
-            values["train/grad_norm"] = float(self.state.grad_norm)
+            values["step/grad_norm"] = float(self.state.grad_norm)
         step = self.first_step + self.state.step
         self.metrics.write(step=step, stage=self.stage.name, epoch=self.state.epoch + 1, **values)
         if monotonic() - self.measured_at > _MEASURE_EVERY:
