@@ -7,7 +7,6 @@ Next:  `train.update` asks, and does as the stage says.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -47,11 +46,10 @@ class Guard:
         if self.lone:
             self.losses.append(loss)
 
-    @torch.no_grad()
     def check(self, parameters: Sequence[Tensor]) -> bool:
         """Look at the update; return whether to call the optimizer."""
         self.found.zero_()
-        gradients = [] if self.state.scaler.is_enabled() else [_plain(p.grad) for p in parameters if p.grad is not None]
+        gradients = [] if self.state.scaler.is_enabled() else [p.grad for p in parameters if p.grad is not None]
         for same in _by_kind([*gradients, *self.losses]):
             # the check of torch.amp.GradScaler, with a scale of one: a single pass over all tensors
             torch._amp_foreach_non_finite_check_and_unscale_(same, self.found, self.one)
@@ -103,11 +101,10 @@ def _plain(gradient: Tensor) -> Tensor:
 
 
 def _by_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Lists of one device and one type each; nearly always one list."""
-    first = tensors[0] if tensors else None
-    if first is None or all(t.dtype == first.dtype and t.device == first.device for t in tensors):
-        return [list(tensors)] if tensors else []
-    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+    """Lists of one device and one type each, as plain numbers."""
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
-        kinds[tensor.device, tensor.dtype].append(tensor)
+        if tensor.is_sparse or tensor.is_complex():
+            tensor = _plain(tensor)
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     return list(kinds.values())

@@ -84,6 +84,9 @@ class Updates:
         count = sum(whole for _, whole in group)
         self.seen: list[tuple[str, Tensor | float, int]] = []
         self.guard.begin()
+        if len(group) == 1 and self.state.split == 1:
+            self._backward(*group[0], self.device.weight(group[0][0].size, count))
+            group = ()
         for number, (batch, whole) in enumerate(group, 1):
             weight = self.device.weight(batch.size, whole) * whole / count
             fewest = whole // self.device.world or whole  # all processes make as many pieces: their norms wait for all
