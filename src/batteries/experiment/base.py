@@ -68,7 +68,7 @@ class Experiment:
     classes: ClassVar[tuple[str, ...] | None] = None
     """Names of the classes, in the order of the prediction columns, where the target column holds names."""
     keep: ClassVar[int] = 3
-    """How many best checkpoints of a stage stay on disk, beside the newest two."""
+    """How many best checkpoints of a stage stay on disk, beside the newest two and the newest scored one."""
     log_every: ClassVar[int] = 50
     """Updates between two lines of the metric log within an epoch; 0 for none."""
     save_every: ClassVar[float] = 600.0

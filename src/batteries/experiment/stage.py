@@ -77,7 +77,7 @@ class Stage:
     """Stop after so many epochs in a row without a better score."""
     on_nan: OnNan = "stop"
     """When the loss or the gradient of an update is not finite: `stop` with an error, `skip` the update, or
-    `restore` the newest checkpoint and go on."""
+    `restore` the newest checkpoint with a score and go on."""
     nan_limit: int = 10
     """How many updates of the stage may be skipped or restored."""
     fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
