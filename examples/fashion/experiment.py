@@ -66,14 +66,13 @@ class Fashion(bt.Experiment):
 
     def model(self) -> nn.Module:
         w = self.width
-        layers = nn.Sequential(
+        return nn.Sequential(
             Scale(),
             *(nn.Conv2d(1, w, 3, padding=1), nn.BatchNorm2d(w), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(w, 2 * w, 3, padding=1), nn.BatchNorm2d(2 * w), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(2 * w, 4 * w, 3, padding=1), nn.BatchNorm2d(4 * w), nn.ReLU(), nn.AdaptiveAvgPool2d(3)),
             *(nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * w * 9, 10)),
         )
-        return layers.to(memory_format=torch.channels_last)  # the faster layout for convolutions in bf16
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(outputs, targets, label_smoothing=0.05)
