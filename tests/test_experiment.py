@@ -295,7 +295,7 @@ def test_without_stages_of_its_own_an_experiment_has_one() -> None:
     [
         ([], r"stages must return a list of at least one Stage, got \[\]"),
         (None, "stages must return a list of at least one Stage, got None"),
-        (bt.Stage("a", epochs=1), "stages must return a list of at least one Stage, got Stage"),
+        (bt.Stage("a", epochs=1), "stages must return a list of at least one Stage, got a Stage; put it in a list"),
         (["a"], r"stages must return a list of at least one Stage, got \['a'\]"),
         ([bt.Stage("a", epochs=1), bt.Stage("a", epochs=2)], "stages has two stages named 'a'; rename one"),
     ],

@@ -532,3 +532,12 @@ def not_finite(value: Any, name: str = "") -> list[str]:
     if isinstance(value, list | tuple):
         return [bad for part in value for bad in not_finite(part, name)]
     return [name] if isinstance(value, float) and not math.isfinite(value) else []
+def test_a_run_tells_once_an_epoch_how_many_updates_it_left_out(spoiled: Any) -> None:
+    run = spoiled("runs", "skip", at=(9, 10, 14))
+    log = (run.folder / "train.log").read_text().splitlines()
+    assert [line.partition("  ")[2] for line in log if "left out" in line] == [
+        "fold 0 head, epoch 3: left out updates that were not finite, 2 of at most 10 so far",
+        "fold 0 head, epoch 4: left out updates that were not finite, 3 of at most 10 so far",
+    ]
+
+

@@ -155,6 +155,16 @@ def test_comments_do_not_make_another_run_and_code_does_with_a_hint(toy_folder: 
     assert said[-2] == "toy-001 is unfinished and differs in code, fields or data; to go on with it: --resume toy-001"
 
 
+def test_of_many_unfinished_runs_the_last_is_named(toy_folder: Path) -> None:
+    said: list[str] = []
+    for width in (5, 6, 7):
+        trained(toy_folder, said, folds=[0], values={"width": width})
+    assert [line for line in said if "unfinished" in line][1:] == [
+        "toy-002 is unfinished and differs in code, fields or data; 1 before it, too;"
+        " to go on with it: --resume toy-002"
+    ]
+
+
 def test_resume_goes_on_with_changed_code_and_a_warning(toy_folder: Path, change: Change) -> None:
     said: list[str] = []
     trained(toy_folder, folds=[0])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import batteries as bt
-from batteries.errors import ConfigError
+from batteries.errors import ConfigError, WeightsError
 from batteries.experiment.schedule import Plateau
 from batteries.train.average import average_checkpoints
 from batteries.train.checkpoint import Checkpoint, Checkpoints
@@ -211,6 +211,19 @@ def test_a_stage_starts_from_the_last_or_the_best_of_the_one_before(tmp_path: Pa
     assert wanted is not None
     begun, saved = Patches.seen[9]["weights"], wanted.load()["model"]
     assert [name for name in saved if not torch.equal(begun[name], saved[name])] == []
+
+def test_a_file_to_start_from_that_is_not_there_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"stage 'b': start='none\.pt': there is no such file, seen from"):
+        trained(tmp_path / "runs", bt.Stage("a", epochs=1), bt.Stage("b", epochs=1, start="none.pt"))
+    assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == []
+
+
+def test_a_file_to_start_from_that_holds_a_part_is_refused_with_the_way_to_load_it(tmp_path: Path) -> None:
+    weights = Patches().model().state_dict()
+    torch.save({name: weights[name] for name in list(weights)[1:]}, tmp_path / "part.pt")
+    with pytest.raises(WeightsError, match=r"stage 'a', start: .* is missing\. To take what fits: bt.load_weights\("):
+        trained(tmp_path / "runs", bt.Stage("a", epochs=1, start=str(tmp_path / "part.pt")))
+
 
 
 # --- rates and schedules

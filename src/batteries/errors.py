@@ -14,7 +14,17 @@ Next:  every other module raises from here; only `cli` turns them into messages.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from signal import Signals
+
+
+def some(names: Sequence[object], most: int) -> str:
+    """Return the first names as an error lists them.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b, ...'
+    """
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
 class BatteriesError(Exception):

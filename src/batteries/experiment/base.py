@@ -194,7 +194,8 @@ class Experiment:
         """Return `stages()`, refused when empty or when two have one name."""
         stages = self.stages()
         if not isinstance(stages, list | tuple) or not stages or not all(isinstance(s, Stage) for s in stages):
-            raise ConfigError(f"{type(self).__name__}.stages must return a list of at least one Stage, got {stages!r}")
+            got = "a Stage; put it in a list" if isinstance(stages, Stage) else repr(stages)
+            raise ConfigError(f"{type(self).__name__}.stages must return a list of at least one Stage, got {got}")
         names = [stage.name for stage in stages]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"{type(self).__name__}.stages has two stages named {sorted(twice)[0]!r}; rename one")

@@ -68,7 +68,8 @@ class Stage:
     """Patterns of parameter names that do not learn, such as `backbone.*`; their batch norms stand still too."""
     start: str = "last"
     """Weights to begin with: `last`, `best` or `average` (the mean of the few best) of the stage before
-    (initialisation in the first), or a file."""
+    (initialisation in the first), or a file of weights that fit the whole model: load a part of one in `model()`,
+    with `load_weights(..., partial=True)`."""
     average: Average | None = None
     """Keep averaged weights beside the raw ones, score and predict with them: `ema` or `swa`."""
     decay: float = 0.999

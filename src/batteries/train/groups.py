@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from batteries.errors import ConfigError
+from batteries.errors import ConfigError, some
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -44,7 +44,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        what = f"freeze {', '.join(patterns)}" if patterns else type(model).__name__
+        what = f"freeze {', '.join(map(repr, patterns))}" if patterns else type(model).__name__
         raise ConfigError(f"{what} leaves nothing to train: no parameter has requires_grad")
 
 
@@ -187,7 +187,7 @@ def _not_decayed(model: nn.Module) -> set[int]:
 def _check_patterns(what: str, patterns: Sequence[str], names: Sequence[str]) -> None:
     for pattern in patterns:
         if not _any(names, pattern):
-            raise ConfigError(f"{what} {pattern!r} matches no parameter; the model has {', '.join(names[:8])}, ...")
+            raise ConfigError(f"{what} {pattern!r} matches no parameter; the model has {some(names, 8)}")
 
 
 def _any(names: Sequence[str], pattern: str) -> bool:

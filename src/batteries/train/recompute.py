@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
-from batteries.errors import ConfigError
+from batteries.errors import ConfigError, some
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def _matching(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
     names = [name for name, _ in model.named_modules() if name]
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            raise ConfigError(f"recompute {pattern!r} matches no module; the model has {', '.join(names[:8])}, ...")
+            raise ConfigError(f"recompute {pattern!r} matches no module; the model has {some(names, 8)}")
     wanted = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
     outer = [name for name in wanted if not any(name.startswith(f"{other}.") for other in wanted)]
     return [model.get_submodule(name) for name in outer]

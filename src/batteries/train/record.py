@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from batteries.config import to_plain
-from batteries.errors import CorruptError, DataError, ResumeError, UsageError
+from batteries.errors import ConfigError, CorruptError, DataError, ResumeError, UsageError
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.load import code_digest, experiment_name, fields_of, source_file
 from batteries.experiment.predictions import column_digest
@@ -116,6 +116,8 @@ def open_run(
 
     Raises
     ------
+    ConfigError
+        When a stage of a new run starts from a file that is not there.
     ResumeError
         When `resume` names a run that differs in more than code; every difference is listed.
 
@@ -132,6 +134,7 @@ def open_run(
         for run in reversed(all_runs(root)):
             if run.config["identity"] == config["identity"]:
                 return run
+        _check_starts(config)
         return Run.open(new_folder(root, experiment_name(experiment), begin))
 
 
@@ -185,6 +188,16 @@ def _stage(stage: Stage) -> dict[str, Any]:
     if stage.start not in ("last", "best", "average") and Path(stage.start).is_file():
         plain["start_sha256"] = digest_file(Path(stage.start))
     return plain
+
+
+def _check_starts(config: Mapping[str, Any]) -> None:
+    """Refuse a file to start from that is not there, before an earlier stage has trained for hours."""
+    for stage in config["stages"]:
+        if stage["start"] not in ("last", "best", "average") and "start_sha256" not in stage:
+            raise ConfigError(
+                f"stage {stage['name']!r}: start={stage['start']!r}: there is no such file, seen from {Path.cwd()};"
+                " give 'last', 'best', 'average' or a file of weights"
+            )
 
 
 def check_same(run: Run, experiment: Experiment, folds: Folds, tables: Tables) -> None:

@@ -177,8 +177,10 @@ def _announce(run: Run, todo: Sequence[int], log: _Log) -> None:
         _warn_of_changes(run, log)
     else:
         log(f"{run.name} begins: folds {', '.join(map(str, todo))}")
-        for other in unfinished_namesakes(run):
-            log(f"{other} is unfinished and differs in code, fields or data; to go on with it: --resume {other}")
+        if others := unfinished_namesakes(run):
+            last = others[-1]
+            before = f"{len(others) - 1} before it, too; " if len(others) > 1 else ""
+            log(f"{last} is unfinished and differs in code, fields or data; {before}to go on with it: --resume {last}")
 
 
 def _warn_of_changes(run: Run, log: _Log) -> None:

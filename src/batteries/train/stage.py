@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from batteries.errors import BatteriesError, Interrupted, NonFiniteError
+from batteries.errors import BatteriesError, Interrupted, NonFiniteError, WeightsError
 from batteries.experiment import Experiment, Stage
 from batteries.prepare.folds import Folds
 from batteries.prepare.seed import derive_seed, random_state_kept, seed_everything
@@ -109,7 +109,7 @@ class StageOfFold:
         self.title = f"fold {self.fold} {self.stage.name}"
         self.rows = self.trainer.folds.held_out(self.fold)
         self.predictor = Predictor(self.experiment, self.device, self.stage, self.trainer.check)
-        self.pace = Pace()
+        self.pace, self.told = Pace(), 0
         self.saved_at = self.measured_at = monotonic()
 
     def train(self, previous: Ended | None) -> Ended:
@@ -164,7 +164,7 @@ class StageOfFold:
         model = build_model(self.experiment, self.fold)
         start = self.stage.start
         if start not in ("last", "best", "average"):
-            load_weights(model, Path(start))
+            self._load_file(model, Path(start))
         elif previous is not None and start == "last":
             load_weights(model, previous.last)
         elif previous is not None and start == "best":
@@ -174,6 +174,13 @@ class StageOfFold:
             self._refresh_batch_norm(model.to(self.device.name), self._loader(), epoch=0)
         self.state = self._state(model)
         return 0 if previous is None else int(previous.last.info["log"])
+
+    def _load_file(self, model: nn.Module, path: Path) -> None:
+        try:
+            load_weights(model, path)
+        except WeightsError as error:
+            hint = f"To take what fits: bt.load_weights(model, {str(path)!r}, partial=True) in model(), and no start"
+            raise WeightsError(f"stage {self.stage.name!r}, start: {error}. {hint}") from error
 
     def _state(self, model: nn.Module) -> TrainState:
         seed = derive_seed(self.experiment.seed, "stage", self.fold, self.stage.name)
@@ -215,6 +222,7 @@ class StageOfFold:
             ):
                 if self.stage.average == "swa":  # an EMA averages the statistics as it goes
                     self._refresh_batch_norm(self.state.scored, loader, epoch=self.state.epoch - 1)
+                self._tell_left_out()
                 self._evaluate(self._save(epoch))  # saved before: a metric that fails loses nothing
                 if self._spent(self.state.scores):
                     self.trainer.note(f"{self.title}: no better for {self.stage.patience} epochs, stopped")
@@ -229,6 +237,14 @@ class StageOfFold:
                 with suppress(BatteriesError):  # the first error is the one to show
                     self.checkpoints.wait()
             raise
+
+    def _tell_left_out(self) -> None:
+        """Say, once an epoch, how many updates were not finite; of those restored from, each was said."""
+        count = self.state.not_finite
+        if self.stage.on_nan == "skip" and count > self.told:
+            self.told = count
+            so_far = f"{count} of at most {self.stage.nan_limit} so far"
+            self.trainer.say(f"{self.title}, epoch {self.state.epoch}: left out updates that were not finite, {so_far}")
 
     def _after_update(self) -> None:
         self.trainer.bar.advance()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from batteries.errors import ResumeError
+from batteries.errors import ConfigError, ResumeError
 from batteries.experiment import Experiment, Stage
 from batteries.prepare.seed import derive_seed, random_state, seed_everything, set_random_state
 from batteries.train.average import Averaged
@@ -65,11 +65,14 @@ class TrainState:
     @classmethod
     def begin(cls, experiment: Experiment, stage: Stage, model: nn.Module, device: Device) -> TrainState:
         """Return the state at the start of `stage`, with `model` on the device and frozen as declared."""
-        model = device.prepare(model, stage)
-        freeze(model, stage.freeze)
-        groups = parameter_groups(
-            model, stage.weight_decay, lr=stage.lr, layer_decay=stage.layer_decay, lr_of=stage.lr_of
-        )
+        try:
+            model = device.prepare(model, stage)
+            freeze(model, stage.freeze)
+            groups = parameter_groups(
+                model, stage.weight_decay, lr=stage.lr, layer_decay=stage.layer_decay, lr_of=stage.lr_of
+            )
+        except ConfigError as error:
+            raise ConfigError(f"stage {stage.name!r}: {error}") from error
         optimizer = experiment.optimizer(groups, stage)
         averaged = Averaged(model, stage) if stage.average else None
         return cls(model, optimizer, device.scaler(stage.precision), averaged, device)

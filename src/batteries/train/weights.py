@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from batteries.errors import CorruptError, WeightsError
+from batteries.errors import CorruptError, WeightsError, some
 from batteries.train.checkpoint import Checkpoint
 from batteries.train.checkpoint_file import read_checkpoint
 
@@ -124,7 +124,7 @@ def _renamed(
         pairs = [(name, each) for name, bare in before.items() for each in (name, bare) if each.startswith(prefix)]
         before = {name: _bare(each.removeprefix(prefix), own) for name, each in pairs}
         if not before:
-            raise WeightsError(f"no name in {source} begins with {prefix!r}; it has {_some(list(weights), 5)}")
+            raise WeightsError(f"no name in {source} begins with {prefix!r}; it has {some(list(weights), 5)}")
     after = dict(before)
     for pattern, replacement in rename.items():
         try:
@@ -133,7 +133,7 @@ def _renamed(
             raise WeightsError(f"rename {pattern!r} to {replacement!r}: {error}") from error
         if not any(count for _, count in changed.values()):
             raise WeightsError(
-                f"rename {pattern!r} matches no name in {source}; it has {_some(list(after.values()), 5)}"
+                f"rename {pattern!r} matches no name in {source}; it has {some(list(after.values()), 5)}"
             )
         after = {name: new for name, (new, _) in changed.items()}
     origin: dict[str, str] = {}
@@ -193,7 +193,7 @@ def read_weights(source: Checkpoint | Path | str | Mapping[str, Any], *, part: s
         )
     others = [name for name, value in data.items() if isinstance(value, Mapping) and value and _holds_tensors(value)]
     hint = f"; give part={others[0]!r}" if others else ""
-    raise WeightsError(f"{_named(source)} holds no {part!r} weights; it has {_some(list(data), 8)}{hint}")
+    raise WeightsError(f"{_named(source)} holds no {part!r} weights; it has {some(list(data), 8)}{hint}")
 
 
 def _holds_tensors(values: Mapping[Any, Any]) -> bool:
@@ -229,7 +229,3 @@ def _type(dtype: torch.dtype) -> str:
 def _first_five(differences: Sequence[str]) -> str:
     more = f", and {len(differences) - 5} more" if len(differences) > 5 else ""
     return "; ".join(differences[:5]) + more
-
-
-def _some(names: Sequence[object], most: int) -> str:
-    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
