@@ -34,6 +34,8 @@ FAULTS = '''
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if what == "ValueError":
             raise ValueError("a bad row")
+        if what == "exit":
+            os._exit(5)
         if what.startswith("launcher"):
             os.kill(os.getppid(), getattr(signal, what.removeprefix("launcher-")))
             os.environ["TOY_FAULT"] = ""
@@ -167,6 +169,13 @@ def test_an_error_of_one_rank_ends_all_with_its_code_and_its_words(tmp_path: Pat
     assert result.text.count("a bad row") == 1
     assert "Traceback" not in result.text
     assert result.seconds < 30
+
+
+def test_a_rank_that_ends_without_a_word_is_named(tmp_path: Path) -> None:
+    result = train(faulty_toy(tmp_path), fault="step:1:exit")
+    assert result.code == 9
+    assert f"error: rank 1 of 2 ended itself with code 5 and said nothing. {AGAIN}" in result.text
+    assert "Traceback" not in result.text
 
 
 def test_a_full_disk_under_the_first_rank_ends_all_with_6(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from batteries.errors import UsageError
 
 _FOLDER = "BATTERIES_LAUNCH"
 _DONE = "done"
+_NO_TEXT = sha256(b"").hexdigest()
 _GRACE = 5.0
 """Seconds that the others have to end by themselves once one has failed."""
 
@@ -109,7 +110,7 @@ def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], obj
             elastic_launch(config, sys.executable)("-m", "batteries", *arguments)
         except ChildFailedError as error:
             reaper.stop()
-            return _blame(error.failures, reaper.killed, processes, say)
+            return _blame(error.failures, reaper, processes, say)
         except SignalException as stop:
             return 128 + int(stop.sigval)
         finally:
@@ -117,16 +118,20 @@ def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], obj
     return 0
 
 
-def _blame(failures: Mapping[int, Any], reaped: set[int], processes: int, say: Callable[[str], object]) -> int:
+def _blame(failures: Mapping[int, Any], reaper: _Reaper, processes: int, say: Callable[[str], object]) -> int:
     """Name the process at fault where it could not speak for itself; return the exit code."""
-    codes = {rank: failure.exitcode for rank, failure in failures.items() if failure.pid not in reaped}
+    codes = {rank: failure.exitcode for rank, failure in failures.items() if failure.pid not in reaper.killed}
     again = "Saved checkpoints are intact; the same command goes on from there"
     for rank, code in codes.items():
         if code < 0 and -code not in (signal.SIGTERM, signal.SIGINT):
             say(f"rank {rank} of {processes} was killed by {signal.Signals(-code).name}. {again}")
             return 9
-    if own := [code for code in codes.values() if code not in (9, -signal.SIGTERM, -signal.SIGINT)]:
-        return int(own[0])
+    own = {rank: code for rank, code in codes.items() if code not in (9, -signal.SIGTERM, -signal.SIGINT)}
+    for rank, code in own.items():
+        if reaper.explained():
+            return int(code)
+        say(f"rank {rank} of {processes} ended itself with code {code} and said nothing. {again}")
+        return 9
     hung = sorted(set(range(processes)) - set(codes))
     say(f"rank {', '.join(map(str, hung)) or '?'} of {processes} hung: it was silent for too long. {again}")
     return 9
@@ -167,6 +172,10 @@ class _Reaper:
                         os.killpg(child, signal.SIGKILL)  # each is a session of its own, its loader workers in it
                         self.killed.add(child)
                 return
+
+    def explained(self) -> bool:
+        """Whether a process said what it failed with."""
+        return bool({path.name for path in self.folder.iterdir()} - {_DONE, _NO_TEXT})
 
     def _failed(self, alive: set[int]) -> bool:
         """Whether a process said that it failed, or is gone without a word while others are at work."""
