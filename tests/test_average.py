@@ -115,6 +115,48 @@ def test_ema_equals_one_written_by_hand_over_parameters_and_buffers() -> None:
     assert all(torch.equal(got[name], mean[name]) for name in mean)
 
 
+class Follower(nn.Module):
+    """Puts new tensors in the place of its buffers, one of them of another shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.register_buffer("center", torch.zeros(2))
+        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("cache", None)
+
+    def forward(self, values: Tensor) -> Tensor:
+        self.center = 0.5 * self.center + 0.5 * values.mean(dim=0)
+        self.seen = torch.zeros(len(values))
+        return values + self.center
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_buffers_that_a_module_replaces_are_followed(average: Any) -> None:
+    model = Follower()
+    twin = Averaged(model, Stage("all", epochs=1, average=average, decay=0.8))
+    mean = torch.zeros(2)
+    for n in range(4):
+        model(torch.full((3 + n // 2, 2), float(n)))
+        twin.update()
+        decay = min(0.8, (1 + n) / (10 + n)) if average == "ema" and n else 0.0
+        mean = torch.lerp(mean, model.center, 1 - decay)
+    got = twin.module.state_dict()
+    assert torch.equal(got["center"], mean)
+    assert got["seen"].shape == (4,)
+
+
+def test_complex_weights_are_averaged_too() -> None:
+    model = nn.Linear(2, 1, dtype=torch.complex64)
+    twin, theirs = Averaged(model, Stage("all", epochs=1, average="swa")), AveragedModel(model)
+    for _ in range(3):
+        moved(model)
+        twin.update()
+        theirs.update_parameters(model)
+    torch.testing.assert_close(twin.module.weight, theirs.module.weight)
+    assert not torch.equal(twin.module.weight, model.weight)
+
+
 def test_swa_equals_pytorchs_averaged_model() -> None:
     model = net()
     twin, theirs = Averaged(model, Stage("all", epochs=1, average="swa")), AveragedModel(model)
@@ -183,6 +225,27 @@ def test_a_model_without_batch_norms_reads_no_batch_and_no_batches_are_refused()
     assert recompute_batch_norm(nn.Linear(2, 1), iter([])) == 0
     with pytest.raises(DataError, match="at least one batch"):
         recompute_batch_norm(net(), [])
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_a_norm_that_predictions_do_not_use_keeps_its_statistics(only: bool) -> None:
+    class Aided(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main = nn.Identity() if only else nn.BatchNorm1d(3)
+            self.aid = nn.BatchNorm1d(3)
+
+        def forward(self, values: Tensor) -> Tensor:
+            values = self.main(values)
+            return values + self.aid(values) if self.training else values
+
+    model, data = Aided(), torch.randn(8, 3)
+    model(data + 2)
+    before = model.aid.running_mean.clone()
+    recompute_batch_norm(model, [data])
+    assert torch.equal(model.aid.running_mean, before)
+    if not only:
+        np.testing.assert_allclose(model.main.running_mean, data.double().mean(dim=0), rtol=1e-5)
 
 
 def test_the_models_own_way_to_be_called_can_be_given() -> None:

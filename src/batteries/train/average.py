@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from batteries.errors import DataError, WeightsError
 from batteries.experiment.stage import Stage
+from batteries.train.buffers import buffer_places
 from batteries.train.checkpoint import Checkpoint
 from batteries.train.weights import read_weights
 
@@ -27,6 +29,7 @@ Source = Checkpoint | Path | str | Mapping[str, Any]
 Moments = tuple[int, Tensor, Tensor]
 """Values in a channel; per channel their mean and the sum of squares around it, float64."""
 _Kind = tuple[tuple[int, ...], torch.dtype]
+_Pairs = list[tuple[list[Tensor], list[Tensor]]]
 
 
 def average_checkpoints(sources: Sequence[Source], *, part: str = "model") -> dict[str, Tensor]:
@@ -109,18 +112,36 @@ class Averaged:
         self.count = 0
         self._decay = stage.decay if stage.average == "ema" else None
         self._weights = _by_type([*model.parameters()], [*self.module.parameters()])
-        self._buffers = _by_type([*model.buffers()], [*self.module.buffers()])
+        self._places = list(zip(buffer_places(model), buffer_places(self.module), strict=True))
+        self._present: list[Tensor | None] = []
+        self._buffers: _Pairs = []
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the model's present weights into the average."""
-        for pairs, averages in ((self._weights, True), (self._buffers, self._decay is not None)):
+        for pairs, averages in ((self._weights, True), (self._paired_buffers(), self._decay is not None)):
             for own, twin in pairs:
-                if averages and self.count > 0 and own[0].is_floating_point():
+                if averages and self.count > 0 and (own[0].is_floating_point() or own[0].is_complex()):
                     self._move(twin, own)
                 else:
                     torch._foreach_copy_(twin, own)
         self.count += 1
+
+    def _paired_buffers(self) -> _Pairs:
+        """The buffers that are there now: a module may put another tensor in a place, of another shape too."""
+        present = [place.tensor for pair in self._places for place in pair]
+        if len(present) == len(self._present) and all(map(is_, present, self._present)):
+            return self._buffers
+        pairs = []
+        for place, other in self._places:
+            own, twin = place.tensor, other.tensor
+            if own is not None:
+                if twin is None or (own.shape, own.dtype) != (twin.shape, twin.dtype):
+                    other.put(twin := own.clone())
+                pairs.append((own, twin))
+        self._present = [place.tensor for pair in self._places for place in pair]
+        self._buffers = _by_type([own for own, _ in pairs], [twin for _, twin in pairs])
+        return self._buffers
 
     def _move(self, twin: list[Tensor], own: list[Tensor]) -> None:
         if self._decay is not None:
@@ -131,7 +152,7 @@ class Averaged:
         torch._foreach_add_(twin, steps)
 
 
-def _by_type(own: Sequence[Tensor], twin: Sequence[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
+def _by_type(own: Sequence[Tensor], twin: Sequence[Tensor]) -> _Pairs:
     """Pairs of lists, each of one type and device."""
     pairs: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
     for one, other in zip(own, twin, strict=True):
@@ -153,7 +174,8 @@ def recompute_batch_norm(
 
     The exact mean and variance over all samples, whatever the sizes of the batches, unlike the mean over
     batches that `torch.optim.swa_utils.update_bn` takes. Only batch norms run in training mode meanwhile;
-    weights and counters are untouched. A model without batch norms is left alone and reads no batch.
+    weights and counters are untouched. A model without batch norms is left alone and reads no batch; a norm that
+    `forward` does not use, as in a head for training only, keeps its statistics.
 
     Parameters
     ----------
@@ -174,21 +196,26 @@ def recompute_batch_norm(
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return 0
-    pools = {norm: _Pool() for norm in norms}
+    pools, read = {norm: _Pool() for norm in norms}, 0
     with _only_norms_training(model, norms):
         hooks = [norm.register_forward_pre_hook(pools[norm].add) for norm in norms]
         try:
             for inputs in batches:
+                read += 1
                 forward(model, inputs) if forward else model(inputs)
         finally:
             for hook in hooks:
                 hook.remove()
-    own = [pool.moments() for pool in pools.values()]
-    for norm, parts in zip(norms, zip(*(gather(own) if gather else [own]), strict=True), strict=True):
-        count, mean, squares = _pooled(parts)
-        assert norm.running_mean is not None and norm.running_var is not None
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(squares / max(1, count - 1))
+    own = [_no_values(read), *(pool.moments() for pool in pools.values())]
+    numbers, *moments = zip(*(gather(own) if gather else [own]), strict=True)
+    if not any(number for number, *_ in numbers):
+        raise DataError("batch norm statistics need at least one batch of training data; none was given")
+    for norm, parts in zip(norms, moments, strict=True):
+        if full := [part for part in parts if part[0]]:
+            count, mean, squares = _pooled(full)
+            assert norm.running_mean is not None and norm.running_var is not None
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(squares / max(1, count - 1))
     return len(norms)
 
 
@@ -232,20 +259,21 @@ class _Pool:
 
     def moments(self) -> Moments:
         if self.shift is None:
-            return 0, torch.zeros(()), torch.zeros(())
+            return _no_values(0)
         mean = self.first / self.count
         assert isinstance(mean, Tensor)
         squares = self.second - mean.square() * self.count
         return self.count, (mean + self.shift.squeeze(1)).cpu(), squares.cpu()
 
 
+def _no_values(count: int) -> Moments:
+    return count, torch.zeros(()), torch.zeros(())
+
+
 def _pooled(parts: Sequence[Moments]) -> Moments:
     """Moments of all samples from those of disjoint parts."""
-    full = [part for part in parts if part[0]]
-    if not full:
-        raise DataError("batch norm statistics need at least one batch of training data; none was given")
-    count, mean, squares = full[0]
-    for more, other, spread in full[1:]:
+    count, mean, squares = parts[0]
+    for more, other, spread in parts[1:]:
         both, apart = count + more, other - mean
         squares = squares + spread + apart.square() * (count * more / both)
         mean, count = mean + apart * (more / both), both

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from batteries.train.buffers import BufferPlace, buffer_places
 from batteries.train.device import Device
 from batteries.train.state import TrainState
 
@@ -30,16 +31,22 @@ class Guard:
         self.one = torch.ones((), device=device.name)
         self.lone = device.world == 1
         self.losses: list[Tensor] = []
-        fused = all(group.get("fused") for group in state.optimizer.param_groups)
+        reads = getattr(state.optimizer, "_step_supports_amp_scaling", False)  # what GradScaler goes by
+        fused = reads and all(group.get("fused") for group in state.optimizer.param_groups)
         self.later = device.name.type != "cpu" and fused and not state.scaler.is_enabled()
-        self.buffers = list(state.model.buffers()) if keep_buffers else []
-        self.kept = [buffer.clone() for buffer in self.buffers]
+        self.places = buffer_places(state.model) if keep_buffers else []
+        self.kept: list[tuple[BufferPlace, Tensor, Tensor]] = []
+        """Of each buffer before the update: where it was, itself, and a copy of its values."""
 
     def begin(self) -> None:
         """Begin an update: forget the former one, and remember the buffers that its forward pass may spoil."""
         self.losses.clear()
-        if self.buffers:
-            torch._foreach_copy_(self.kept, self.buffers)
+        if self.places:  # a module may put another tensor there at any time
+            present = [(place, buffer) for place in self.places if (buffer := place.tensor) is not None]
+            if [id(buffer) for _, buffer in present] != [id(buffer) for _, buffer, _ in self.kept]:
+                self.kept = [(place, buffer, buffer.clone()) for place, buffer in present]
+            elif present:
+                torch._foreach_copy_([copy for *_, copy in self.kept], [buffer for _, buffer in present])
 
     def see(self, loss: Tensor) -> None:
         """Take note of a loss. Over several processes the gradients, which all have in common, tell alone."""
@@ -55,13 +62,14 @@ class Guard:
             torch._amp_foreach_non_finite_check_and_unscale_(same, self.found, self.one)
         if self.later:
             self.state.optimizer.found_inf = self.found  # type: ignore[attr-defined]
-            for buffer, kept in zip(self.buffers, self.kept, strict=True):
-                buffer.copy_(torch.where(self.found > 0, kept, buffer))
+            for place, _, copy in self.kept:
+                if (present := place.tensor) is not None and present.shape == copy.shape:
+                    present.copy_(torch.where(self.found > 0, copy, present))
             return True
         if self.found.item() == 0:
             return True
-        if self.buffers:
-            torch._foreach_copy_(self.buffers, self.kept)
+        for place, buffer, copy in self.kept:
+            place.put(buffer.copy_(copy))
         return False
 
     def bad(self) -> int | None:
@@ -86,7 +94,7 @@ class Guard:
         flag = torch.empty((), pin_memory=True)
         flag.copy_(self.found, non_blocking=True)
         event = torch.Event(self.found.device)
-        event.record()
+        event.record(torch.accelerator.current_stream(self.found.device))  # by itself it takes the current device's
         return self.state.update + 1, flag, event
 
     def unless_found(self, mean: Tensor | float) -> Tensor | float:
