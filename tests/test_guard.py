@@ -354,6 +354,51 @@ def test_read_later_a_saved_state_knows_what_nobody_has_read_yet(moment: int) ->
     assert resumed.not_finite == 2
 
 
+# --- an optimizer that leaves out its own first update
+
+
+class Momentum(Poisoned):
+    """Learns by PyTorch's fused SGD, which allocates its momentum even where it leaves the update out."""
+
+    def optimizer(self, parameters: list[dict[str, Any]], stage: bt.Stage) -> torch.optim.Optimizer:
+        spoiled = [torch.full_like(p, 1e9) for group in parameters for p in group["params"]]
+        del spoiled  # what memory may hold
+        return torch.optim.SGD(parameters, lr=stage.lr, momentum=0.9, dampening=0.5, fused=True)
+
+
+def assert_momentum_begins_with_the_first_gradient(stage: bt.Stage, kind: str) -> None:
+    experiment = Momentum(at=(0, 1), kind=kind)
+    state = begun(stage, experiment)
+    begun_with: list[dict[str, Any]] = []
+    go_on(state, stage, experiment, lambda: begun_with.append(copied(state)["optimizer"]["state"]))
+    assert [len(each) for each in begun_with[:3]] == [0, 0, len(list(state.model.parameters()))]
+    assert all(float(p.detach().abs().max()) < 100 for p in state.model.parameters())
+
+
+def test_with_fp16_momentum_begins_with_the_first_update_that_is_made() -> None:
+    assert_momentum_begins_with_the_first_gradient(bt.Stage("all", epochs=1, lr=0.02, precision="fp16"), "gradient inf")
+
+
+@pytest.mark.usefixtures("later")
+def test_read_later_momentum_begins_with_the_first_update_that_is_made() -> None:
+    assert_momentum_begins_with_the_first_gradient(bt.Stage("all", epochs=1, lr=0.02, on_nan="skip"), "gradient nan")
+
+
+def test_buffers_that_a_module_replaces_are_put_back() -> None:
+    model = nn.Linear(2, 1)
+    model.register_buffer("center", torch.ones(2))
+    model.register_buffer("none", None)
+    stage = bt.Stage("all", epochs=1, on_nan="skip")
+    state = TrainState.begin(Poisoned(), stage, model, CPU)
+    guard = Guard(state, CPU, keep_buffers=True)
+    for value, good in ((2.0, True), (math.nan, False)):
+        guard.begin()
+        model.center = torch.full((2,), value)
+        guard.see(torch.tensor(value))
+        assert guard.check([]) is good
+    assert model.center.tolist() == [2.0, 2.0]
+
+
 # --- fp16
 
 
@@ -502,6 +547,15 @@ def test_restore_goes_back_to_the_end_of_the_epoch_before_and_tells(spoiled: Any
     assert log.count("fold 0 head: an update was not finite; weights are those of epoch 2") == 1
 
 
+def test_a_run_tells_once_an_epoch_how_many_updates_it_left_out(spoiled: Any) -> None:
+    run = spoiled("runs", "skip", at=(9, 10, 14))
+    log = (run.folder / "train.log").read_text().splitlines()
+    assert [line.partition("  ")[2] for line in log if "left out" in line] == [
+        "fold 0 head, epoch 3: left out updates that were not finite, 2 of at most 10 so far",
+        "fold 0 head, epoch 4: left out updates that were not finite, 3 of at most 10 so far",
+    ]
+
+
 def test_restore_in_the_first_epoch_ends_with_7_since_there_is_nothing_to_go_back_to(spoiled: Any) -> None:
     with pytest.raises(NonFiniteError, match="fold 0 head: an update was not finite, and no epoch with a") as caught:
         spoiled("runs", "restore", at=(2,))
@@ -532,12 +586,3 @@ def not_finite(value: Any, name: str = "") -> list[str]:
     if isinstance(value, list | tuple):
         return [bad for part in value for bad in not_finite(part, name)]
     return [name] if isinstance(value, float) and not math.isfinite(value) else []
-def test_a_run_tells_once_an_epoch_how_many_updates_it_left_out(spoiled: Any) -> None:
-    run = spoiled("runs", "skip", at=(9, 10, 14))
-    log = (run.folder / "train.log").read_text().splitlines()
-    assert [line.partition("  ")[2] for line in log if "left out" in line] == [
-        "fold 0 head, epoch 3: left out updates that were not finite, 2 of at most 10 so far",
-        "fold 0 head, epoch 4: left out updates that were not finite, 3 of at most 10 so far",
-    ]
-
-

@@ -234,6 +234,23 @@ def test_nested_inputs_are_cut_by_their_samples_and_what_all_share_stays_whole()
     assert_near(state.model, trained(stage, Nested())[0].model, rtol=0, atol=1e-12)
 
 
+def test_lists_of_one_item_a_sample_are_cut_too() -> None:
+    class Listed(Hungry):
+        def training_step(self, model: nn.Module, batch: bt.Batch) -> Any:
+            assert [len(part) for part in (batch.inputs["texts"], batch.inputs["images"])] == [batch.size] * 2
+            assert all(image.shape == (1, 4) for image in batch.inputs["images"])
+            return super().training_step(model, batch._replace(inputs=torch.cat(batch.inputs["images"])))
+
+        def augment(self, batch: bt.Batch, random: bt.SampleRandom) -> bt.Batch:
+            texts = [str(row) for row in batch.rows.tolist()]
+            return batch._replace(inputs={"texts": texts, "images": tuple(batch.inputs[:, None])})
+
+    stage = bt.Stage("all", epochs=1, lr=0.02)
+    state, _ = trained(stage, Listed(limit=4))
+    assert state.split == 2
+    assert_near(state.model, trained(stage, Hungry())[0].model, rtol=0, atol=1e-12)
+
+
 # --- what training_step returns
 
 

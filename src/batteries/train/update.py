@@ -46,6 +46,7 @@ class Updates:
         self.step = device.step(experiment, model)
         self.parameters = _in_order(state)
         self.guard = Guard(state, device, keep_buffers=stage.on_nan != "stop")
+        self.begun = bool(state.optimizer.state)
 
     def __call__(self, group: Sequence[Whole]) -> None:
         """Make one update; when memory runs out, again with batches in twice as many pieces."""
@@ -126,12 +127,28 @@ class Updates:
         if measured:
             state.grad_norm = norm.detach()
         if usable:
-            state.scaler.step(state.optimizer)
-        state.scaler.update()
+            self._step()
+        else:
+            state.scaler.update()
         for parameter in self.parameters:  # as zero_grad does, at a twentieth of its cost for a small model
             parameter.grad = None
         if usable and stage.average == "ema" and state.averaged is not None:
             state.averaged.update()
+
+    def _step(self) -> None:
+        """Let the optimizer make the update, unless it finds itself that the gradient is not finite.
+
+        One that leaves out its first update may keep a state that it never filled: the momentum of PyTorch's fused
+        SGD is then whatever lies in memory. So that state is forgotten, and the next update is the first.
+        """
+        state = self.state
+        scale = 0.0 if self.begun else state.scaler.get_scale()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        if not self.begun:  # waits for the device, until one update is made
+            self.begun = not self.guard.found.item() and state.scaler.get_scale() >= scale
+            if not self.begun:
+                state.optimizer.state.clear()
 
     def _stopped(self, update: int) -> str:
         return (
@@ -216,10 +233,27 @@ def _pieces(batch: Batch, split: int) -> Iterator[Batch]:
 
 
 def _cut(data: Any, size: int, start: int, stop: int) -> Any:
-    def cut(tensor: Tensor) -> Tensor:
-        return tensor[start:stop] if tensor.ndim and len(tensor) == size else tensor
+    """Tensors of one row a sample, and lists of one item a sample, from `start` to `stop`; all else stays whole."""
+    if isinstance(data, Mapping):
+        return {key: _cut(part, size, start, stop) for key, part in data.items()}
+    if type(data) in (list, tuple):
+        if len(data) == size and not _has_rows(data, size):  # texts, images of many sizes, the boxes in each
+            return data[start:stop]
+        return type(data)(_cut(part, size, start, stop) for part in data)
+    return each_tensor(data, lambda tensor: tensor[start:stop] if _has_rows(tensor, size) else tensor)
 
-    return each_tensor(data, cut)
+
+def _has_rows(data: Any, size: int) -> bool:
+    """Whether a tensor in nested data has one row a sample."""
+    found = False
+
+    def look(tensor: Tensor) -> Tensor:
+        nonlocal found
+        found = found or (tensor.ndim > 0 and len(tensor) == size)
+        return tensor
+
+    each_tensor(data, look)
+    return found
 
 
 def _losses(result: Any) -> tuple[Tensor, dict[str, Any]]:
