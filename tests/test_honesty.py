@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -14,6 +16,9 @@ import batteries as bt
 from batteries.cli.app import main
 from batteries.errors import DataError, Interrupted, NotSafeError, ResumeError, UsageError
 from batteries.train import stage as stage_module
+from batteries.train.device import Device
+from batteries.train.outcome import loader_of
+from toy import Toy
 
 ROOT = Path("runs")
 Change = Callable[[str, str], None]
@@ -135,3 +140,39 @@ def test_a_lost_ledger_is_written_again_from_the_folders(toy_folder: Path, capfd
     assert "runs/ledger.db was lost; 1 entries are entered again" in capfd.readouterr().err
     assert bt.scores(ROOT) == before
     assert bt.leaderboard("submission-001", 0.9, ROOT) == "toy-001"
+
+
+def test_a_sampler_that_draws_while_it_is_made_draws_the_same_after_a_resume_and_moves_nothing_else() -> None:
+    class Drawn(Toy):
+        def sampler(self, rows: pl.DataFrame) -> bt.Weighted:
+            return bt.Weighted(torch.rand(len(rows)))
+
+    experiment = Drawn()
+    table, stage = experiment.table(), bt.Stage("a", epochs=1)
+    before = torch.get_rng_state()
+    first = loader_of(experiment, table, stage, training=True, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)  # as if training had gone on
+    again = loader_of(experiment, table, stage, training=True, seed=3)
+    assert torch.equal(first.order(0), again.order(0))
+
+
+def test_what_a_tracker_draws_at_random_is_not_missing_from_the_training(tmp_path: Path) -> None:
+    class Named:
+        def write(self, step: int, values: Mapping[str, float]) -> None:
+            random.random(), np.random.rand(), torch.rand(1)
+
+        def close(self) -> None:
+            self.write(0, {})
+
+    before = random.getstate(), torch.get_rng_state()
+    with bt.MetricLog(tmp_path, tensorboard=False, trackers=[Named()]) as log:
+        log.write(step=1, loss=0.5)
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+def test_a_model_with_volumes_keeps_its_memory_order_in_low_precision() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.Conv2d(2, 2, 1))
+    Device.pick("cpu").place_model(model, bt.Stage("a", epochs=1, precision="bf16"))
+    assert model[1].weight.is_contiguous()

@@ -114,6 +114,7 @@ class Device:
         """Move a model to the device, in the memory order that the stage's precision likes."""
         model = model.to(self.name)
         images = any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
+        images = images and all(parameter.ndim < 5 for parameter in model.parameters())  # PyTorch refuses volumes
         if stage.channels_last or (stage.channels_last is None and stage.precision != "fp32" and images):
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model

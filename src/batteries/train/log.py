@@ -13,6 +13,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -20,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from batteries.errors import CorruptError, ResourceError
+from batteries.prepare.seed import random_state_kept
 from batteries.train.trackers import TensorBoard, Tracker
 
 _encode = json.JSONEncoder(allow_nan=False).encode
@@ -101,7 +103,8 @@ class MetricLog:
 
     def _try(self, tracker: Tracker, call: Callable[[], None]) -> None:
         try:
-            call()
+            with nullcontext() if isinstance(tracker, TensorBoard) else random_state_kept():
+                call()  # it may draw a name at random, in a resumed run once more
         except Exception as error:  # noqa: BLE001 - a display of any kind must not end the training
             self._trackers.remove(tracker)
             warnings.warn(

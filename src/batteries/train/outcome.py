@@ -46,13 +46,13 @@ def loader_of(experiment: Experiment, table: pl.DataFrame, stage: Stage, *, trai
     with random_state_kept():  # a dataset that draws while it is made draws the same again after a resume
         seed_everything(derive_seed(seed, "dataset"))
         dataset = experiment.dataset(table, training=training)
+        ordered = training and not isinstance(dataset, IterableDataset)
+        sampler = experiment.sampler(table) or Shuffled() if ordered else None
     loader = Loader(
         dataset,
         batch_size=stage.batch_size or experiment.batch_size,
         seed=seed,
-        sampler=experiment.sampler(table) or Shuffled()
-        if training and not isinstance(dataset, IterableDataset)
-        else None,
+        sampler=sampler,
         length=len(table),
         labelled=experiment.target in table.columns,
         num_workers=experiment.num_workers,
