@@ -172,6 +172,31 @@ def test_a_field_that_is_not_there_or_cannot_be_is_named_with_its_stage_before_a
     assert not Patches.seen
 
 
+@dataclass(kw_only=True)
+class Tempered(Patches):
+    """A model that differs by a field."""
+
+    width: int = 4
+    temperature: float = 1.0
+
+    def model(self) -> nn.Module:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(108, self.width), nn.Linear(self.width, 3))
+        model.temperature = self.temperature  # type: ignore[assignment]
+        return model
+
+    def predict_step(self, model: nn.Module, inputs: Any) -> Tensor:
+        outputs: Tensor = model(inputs) / model.temperature
+        return outputs.softmax(dim=1)
+
+
+@pytest.mark.parametrize("fields", [{"temperature": 5.0}, {"width": 7}])
+def test_a_fold_is_predicted_by_the_model_of_the_last_stage(tmp_path: Path, fields: dict[str, Any]) -> None:
+    Patches.given = [bt.Stage("a", epochs=2, fields=fields)]
+    run = train_run(Tempered(), tmp_path, device="cpu", folds=[0], progress=False)
+    best = checkpoints(run, "a").best()[0]
+    assert run.fold_result(0)["scores"]["log_loss"] == best.score
+
+
 # --- where a stage starts
 
 
@@ -185,6 +210,19 @@ def test_a_stage_starts_from_the_average_of_the_best_with_statistics_of_its_own(
     begun = Patches.seen[15]["weights"]
     assert [name for name in mean if "running" not in name and not torch.equal(begun[name], mean[name])] == []
     assert_statistics_are_those_of_all_images(begun, training_images(run))
+
+
+def test_a_file_to_start_from_that_is_not_there_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"stage 'b': start='none\.pt': there is no such file, seen from"):
+        trained(tmp_path / "runs", bt.Stage("a", epochs=1), bt.Stage("b", epochs=1, start="none.pt"))
+    assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == []
+
+
+def test_a_file_to_start_from_that_holds_a_part_is_refused_with_the_way_to_load_it(tmp_path: Path) -> None:
+    weights = Patches().model().state_dict()
+    torch.save({name: weights[name] for name in list(weights)[1:]}, tmp_path / "part.pt")
+    with pytest.raises(WeightsError, match=r"stage 'a', start: .* is missing\. To take what fits: bt.load_weights\("):
+        trained(tmp_path / "runs", bt.Stage("a", epochs=1, start=str(tmp_path / "part.pt")))
 
 
 def test_an_swa_is_scored_with_statistics_of_all_training_images(tmp_path: Path) -> None:
@@ -211,19 +249,6 @@ def test_a_stage_starts_from_the_last_or_the_best_of_the_one_before(tmp_path: Pa
     assert wanted is not None
     begun, saved = Patches.seen[9]["weights"], wanted.load()["model"]
     assert [name for name in saved if not torch.equal(begun[name], saved[name])] == []
-
-def test_a_file_to_start_from_that_is_not_there_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"stage 'b': start='none\.pt': there is no such file, seen from"):
-        trained(tmp_path / "runs", bt.Stage("a", epochs=1), bt.Stage("b", epochs=1, start="none.pt"))
-    assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == []
-
-
-def test_a_file_to_start_from_that_holds_a_part_is_refused_with_the_way_to_load_it(tmp_path: Path) -> None:
-    weights = Patches().model().state_dict()
-    torch.save({name: weights[name] for name in list(weights)[1:]}, tmp_path / "part.pt")
-    with pytest.raises(WeightsError, match=r"stage 'a', start: .* is missing\. To take what fits: bt.load_weights\("):
-        trained(tmp_path / "runs", bt.Stage("a", epochs=1, start=str(tmp_path / "part.pt")))
-
 
 
 # --- rates and schedules

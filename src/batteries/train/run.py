@@ -269,9 +269,9 @@ def _train_fold(trainer: Trainer, fold: int) -> None:
 
 def _predict_fold(trainer: Trainer, fold: int, stage: Stage, checkpoint: Checkpoint) -> dict[str, float]:
     """Predict the held-out and the test rows with the chosen weights; fold.json, last, says the fold is done."""
-    model = build_model(trainer.experiment, fold)
-    load_weights(model, checkpoint, part=checkpoint.info["weights"])
     predictor = Predictor(trainer.experiment, trainer.device, stage, trainer.check)
+    model = build_model(predictor.experiment, fold)
+    load_weights(model, checkpoint, part=checkpoint.info["weights"])
     oof, test = predictor.fold(model, trainer.folds, trainer.tables, fold)
     notes = {"fold": fold, "stage": stage.name, "checkpoint": checkpoint.path.name, "chosen_on": "this fold"}
     notes |= {key: checkpoint.info[key] for key in ("epoch", "weights")}

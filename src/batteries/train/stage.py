@@ -198,7 +198,8 @@ class StageOfFold:
             yield
             return
         folder = self.trainer.run.fold_folder(self.fold)
-        trackers = self.experiment.trackers(f"{self.trainer.run.name}-fold{self.fold}", folder)
+        with random_state_kept():  # they may draw names at random, after a resume once more
+            trackers = self.experiment.trackers(f"{self.trainer.run.name}-fold{self.fold}", folder)
         with MetricLog(folder, position=position, trackers=trackers) as self.metrics:
             yield
 
