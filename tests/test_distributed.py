@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import batteries as bt
 import device_suite
-from batteries.errors import ExperimentError
+from batteries.errors import ExperimentError, NonFiniteError
 from batteries.experiment import load_experiment
 from batteries.experiment.predictions import Predictions
 from batteries.files import read_sealed
@@ -213,6 +213,58 @@ def test_batches_in_pieces_give_the_same_update_and_as_many_pieces_everywhere(tw
         torch.testing.assert_close(found["model"], wanted["model"], rtol=1e-10, atol=1e-10)
     one, other = two(trained, Points(), stage, 53, 9, None, 3)  # norms are those of the pieces
     torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+class Following(nn.Module):
+    """A layer that keeps the mean of what it saw, as a codebook does; a user's own buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(4, dtype=torch.float64))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            self.seen.lerp_(inputs.detach().mean(dim=0), 0.1)
+        return inputs - self.seen
+
+
+@dataclass(kw_only=True)
+class Codebook(Points):
+    def model(self) -> nn.Module:
+        torch.manual_seed(5)
+        return nn.Sequential(Following(), nn.Linear(4, 3)).double()
+
+
+@pytest.mark.parametrize("average", [None, "ema"])
+def test_buffers_that_follow_the_samples_of_a_process_are_rank_0s_in_all_when_an_epoch_ends(
+    two: Ranks, average: Any
+) -> None:
+    stage = bt.Stage("all", epochs=2, lr=0.02, average=average)
+    one, other = two(trained, Codebook(), stage, 53, 8)
+    assert one["scored"]["0.seen"].abs().max() > 0
+    for part in ("model", "scored", "predictions"):
+        torch.testing.assert_close(other[part], one[part], rtol=0, atol=0)
+
+
+def stopped(place: Device) -> tuple[str, int]:
+    """A loss that is infinite in one process while its gradient is not, under fp16: the scaler sees gradients only."""
+    stage = bt.Stage("all", epochs=2, precision="fp16")
+    state = TrainState.begin(Points(kind="plain"), stage, nn.Sequential(nn.Linear(4, 3)), place)
+
+    class Infinite(Points):
+        def training_step(self, model: nn.Module, batch: bt.Batch) -> Tensor:
+            loss = nn.functional.cross_entropy(model(batch.inputs.float()), batch.targets)
+            return loss + float("inf") if place.rank == place.world - 1 and state.step == 2 else loss
+
+    with pytest.raises(NonFiniteError) as caught:
+        list(train(Infinite(kind="plain"), stage, state, loader(53, 9), place))
+    return str(caught.value), state.step
+
+
+def test_under_fp16_a_loss_that_is_not_finite_in_one_process_stops_all(two: Ranks) -> None:
+    for text, step in [stopped(CPU), *two(stopped)]:
+        assert "the loss or its gradient became NaN or infinite in epoch 1, update 3" in text
+        assert step == 2
 
 
 @dataclass(kw_only=True)

@@ -249,7 +249,8 @@ class _Pool:
         self.second: Tensor | float = 0.0
 
     def add(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        values = args[0].detach().transpose(0, 1).flatten(1).double()
+        values = args[0].detach().transpose(0, 1).flatten(1)
+        values = (values.cpu() if values.device.type == "mps" else values).double()  # MPS has no float64
         if self.shift is None:  # squares of distances from a mean nearby lose no digits
             self.shift = values.mean(dim=1, keepdim=True)
         values = values - self.shift

@@ -7,8 +7,11 @@ Next:  the loop asks it; `train.distributed` is the same object over several pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import resource
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -151,8 +154,21 @@ class Device:
         """Return the highest level that any process gave; several learn it one call later, which saves a wait."""
         return level
 
+    def worst(self, flag: Tensor) -> None:
+        """Raise a number on the device, in place, to the highest of all processes."""
+
+    def share_buffers(self, *models: nn.Module) -> None:
+        """Give all processes rank 0's buffers, of those that are not batch norms'."""
+
     def beat(self) -> None:
         """Say that this process is alive."""
+
+    def memory(self) -> dict[str, float]:
+        """Return the largest memory in use so far, in MB: of the accelerator, else of the process."""
+        if self.name.type != "cpu":
+            return {"memory/device_mb": torch.accelerator.max_memory_allocated(self.name) / 2**20}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {"memory/process_mb": (peak if sys.platform == "darwin" else peak * 1024) / 2**20}
 
 
 class DataParallel(Device):
@@ -207,9 +223,17 @@ def each_tensor(data: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(data, Tensor):
         return change(data)
     if isinstance(data, Mapping):
-        return {key: each_tensor(value, change) for key, value in data.items()}
+        changed = {key: each_tensor(value, change) for key, value in data.items()}
+        return _refilled(data, changed) if isinstance(data, MutableMapping) and type(data) is not dict else changed
     if isinstance(data, tuple) and hasattr(data, "_fields"):
         return type(data)(*(each_tensor(value, change) for value in data))
     if isinstance(data, tuple | list):
         return type(data)(each_tensor(value, change) for value in data)
     return data
+
+
+def _refilled(data: MutableMapping[Any, Any], changed: dict[Any, Any]) -> MutableMapping[Any, Any]:
+    """A mapping of its own kind, such as a tokenizer's batch, with other values."""
+    new = copy(data)
+    new.update(changed)
+    return new

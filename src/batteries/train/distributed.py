@@ -24,10 +24,12 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from batteries.errors import BatteriesError, ExperimentError, PeerError, UsageError
 from batteries.experiment import Batch, Experiment, Stage
+from batteries.train.buffers import buffer_places
 from batteries.train.device import Device, Step
 from batteries.train.launch import end_with_launcher, finished
 from batteries.train.sync_norm import SyncBatchNorm, synchronised
@@ -101,7 +103,8 @@ class Distributed(Device):
         faulthandler.enable()
         end_with_launcher()
         try:
-            dist.init_process_group("gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl", timeout=limit)
+            own = "" if device.type == "cpu" else f",{device.type}:{dist.get_default_backend_for_device(device.type)}"
+            dist.init_process_group(f"cpu:gloo{own}", timeout=limit)
             talk = dist.new_group(backend="gloo", timeout=limit)
         except RuntimeError as error:
             raise PeerError(f"the processes did not find each other: {_line(error)}") from error
@@ -111,8 +114,9 @@ class Distributed(Device):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:  # else the others may never come; the end of the process tells them
-            self.agree(0)
-            self.flag.work.wait()
+            with self._speaking():
+                self.agree(0)
+                self.flag.work.wait()
             dist.destroy_process_group()
             finished()
         elif isinstance(error, RuntimeError) and not isinstance(error, BatteriesError) and lost(error):
@@ -148,7 +152,7 @@ class Distributed(Device):
         ids = None if self.name.type == "cpu" else [self.name.index]
         known = signature(DistributedDataParallel.__init__).parameters  # PyTorch 2.13 gave the option another name
         option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        buffers: dict[str, Any] = {option: False}  # they are equal by themselves: norms are synchronised
+        buffers: dict[str, Any] = {option: bool(_own_buffers(model))}  # those of norms are equal by themselves
         wrapped = _Parallel(_TrainingStep(experiment, model), device_ids=ids, **buffers)
         return cast(Step, wrapped)
 
@@ -159,6 +163,18 @@ class Distributed(Device):
     def weight(self, own: int, whole: int) -> float:
         """Return what the mean loss of this process's samples counts: gradients are averaged over processes."""
         return own * self.processes / whole if whole >= self.processes else 1.0
+
+    def worst(self, flag: Tensor) -> None:
+        """Raise a number on the device, in place, to the highest of all processes."""
+        with self._speaking():
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+
+    def share_buffers(self, *models: nn.Module) -> None:
+        """Give all processes rank 0's buffers, of those that are not batch norms': each follows its own samples."""
+        with self._speaking():
+            for model in models:
+                for buffer in _own_buffers(model):
+                    dist.broadcast(buffer, src=0)
 
     def total(self, values: Tensor) -> Tensor:
         """Sum of a small tensor over the processes, on the CPU."""
@@ -273,6 +289,12 @@ class _TrainingStep(nn.Module):
         for norm in self._norms:
             norm.copies = copies
         return self._experiment.training_step(self.model, batch)
+
+
+def _own_buffers(model: nn.Module) -> list[Tensor]:
+    """Buffers that may follow the samples of one process; those of batch norms are equal by themselves."""
+    places = [place for place in buffer_places(model) if not isinstance(place.module, _BatchNorm)]
+    return [place.tensor for place in places if place.tensor is not None]
 
 
 def _own_accelerator(name: str, local_rank: int, local_world: int) -> torch.device:

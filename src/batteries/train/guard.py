@@ -49,8 +49,11 @@ class Guard:
                 torch._foreach_copy_([copy for *_, copy in self.kept], [buffer for _, buffer in present])
 
     def see(self, loss: Tensor) -> None:
-        """Take note of a loss. Over several processes the gradients, which all have in common, tell alone."""
-        if self.lone:
+        """Take note of a loss. Over several processes the gradients, which all have in common, tell instead.
+
+        Under fp16 the scaler looks at gradients, so there all processes share what their losses say.
+        """
+        if self.lone or self.state.scaler.is_enabled():
             self.losses.append(loss)
 
     def check(self, parameters: Sequence[Tensor]) -> bool:
@@ -60,6 +63,8 @@ class Guard:
         for same in _by_kind([*gradients, *self.losses]):
             # the check of torch.amp.GradScaler, with a scale of one: a single pass over all tensors
             torch._amp_foreach_non_finite_check_and_unscale_(same, self.found, self.one)
+        if not self.lone and self.state.scaler.is_enabled():
+            self.state.device.worst(self.found)
         if self.later:
             self.state.optimizer.found_inf = self.found  # type: ignore[attr-defined]
             for place, _, copy in self.kept:

@@ -140,6 +140,7 @@ def _set_lr(experiment: Experiment, stage: Stage, state: TrainState, *, total: i
 def _end_epoch(stage: Stage, state: TrainState) -> Epoch:
     if stage.average == "swa" and state.averaged is not None:
         state.averaged.update()
+    state.device.share_buffers(state.model, *([state.averaged.module] if state.averaged is not None else []))
     means = state.means()
     if state.scaler.is_enabled() and state.scaler.get_scale() < _SMALLEST_SCALE:
         raise NonFiniteError(

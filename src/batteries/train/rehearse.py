@@ -37,7 +37,6 @@ from batteries.train.interrupt import Interrupts
 from batteries.train.record import Run, Tables
 from batteries.train.run import Say, train_run
 from batteries.train.samplers import Sampler, Shuffled
-from batteries.train.stage import memory
 
 _UPDATES = 2
 _BATCHES = 2
@@ -390,7 +389,7 @@ def _told(
         prediction=Predictions.load(run.fold_folder(0) / "oof.parquet").values.shape,
         stages=tuple(stages),
         scores={name: score for name, score in scores.items() if name not in watch.notes},
-        memory=max(memory(place).values()),
+        memory=max(place.memory().values()),
         resumed=watch.stopped,
         took=took,
         folds=folds.n,

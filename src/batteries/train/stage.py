@@ -7,8 +7,6 @@ Next:  the run chooses the best of the last stage.
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -18,7 +16,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -65,7 +62,7 @@ class Trainer:
         """Optimizer updates of a stage, if nothing ends it early."""
         experiment, rows = self.experiment.at(stage), self.tables.train[self.folds.training(fold)]
         size, samples = stage.batch_size or experiment.batch_size, len(rows)
-        if sampler := experiment.sampler(rows):
+        if hasattr(sampler := experiment.sampler(rows), "order"):  # else the loader refuses it
             samples = len(sampler.order(samples, batch_size=size, epoch=0, seed=0))
         return stage.epochs * -(-samples // (size * stage.accumulate))
 
@@ -244,8 +241,7 @@ class StageOfFold:
         count = self.state.not_finite
         if self.stage.on_nan == "skip" and count > self.told:
             self.told = count
-            so_far = f"{count} of at most {self.stage.nan_limit} so far"
-            self.trainer.say(f"{self.title}, epoch {self.state.epoch}: left out updates that were not finite, {so_far}")
+            self.trainer.say(f"{self.title}, epoch {self.state.epoch}: updates left out so far, not finite: {count}")
 
     def _after_update(self) -> None:
         self.trainer.bar.advance()
@@ -282,7 +278,7 @@ class StageOfFold:
         self.metrics.write(step=step, stage=self.stage.name, epoch=self.state.epoch + 1, **values)
         if monotonic() - self.measured_at > _MEASURE_EVERY:
             self.measured_at = monotonic()
-            self.metrics.measure(step=step, **self.pace.read(), **memory(self.device))
+            self.metrics.measure(step=step, **self.pace.read(), **self.device.memory())
 
     def _restore(self) -> None:
         """Put weights, optimizer and averages back to the last epoch that was scored; the position stays."""
@@ -385,16 +381,3 @@ class StageOfFold:
             else:
                 since += 1
         return since >= self.stage.patience
-
-
-def memory(device: Device) -> dict[str, float]:
-    """Return the largest memory in use so far, in MB: of the accelerator, else of the process."""
-    if device.name.type != "cpu":
-        return {"memory/device_mb": torch.accelerator.max_memory_allocated(device.name) / 2**20}
-    return {"memory/process_mb": peak_memory() / 2**20}
-
-
-def peak_memory() -> int:
-    """Return the largest memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
