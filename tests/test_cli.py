@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
@@ -428,3 +429,11 @@ def test_new_makes_a_folder_that_runs(capfd: pytest.CaptureFixture[str]) -> None
     assert main(["-C", "mine", "split"]) == 0
     assert main(["new", "mine"]) == 2
     assert "mine exists already; choose another name" in capfd.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_with_a_way_out() -> None:
+    code, text = explained(PermissionError(errno.EACCES, "Permission denied", "runs"), ["train"])
+    assert (code, text.splitlines()[0]) == (
+        6,
+        "error: runs: Permission denied; make it writable, or work in a folder of yours: batteries -C FOLDER",
+    )

@@ -551,8 +551,8 @@ def test_a_run_tells_once_an_epoch_how_many_updates_it_left_out(spoiled: Any) ->
     run = spoiled("runs", "skip", at=(9, 10, 14))
     log = (run.folder / "train.log").read_text().splitlines()
     assert [line.partition("  ")[2] for line in log if "left out" in line] == [
-        "fold 0 head, epoch 3: left out updates that were not finite, 2 of at most 10 so far",
-        "fold 0 head, epoch 4: left out updates that were not finite, 3 of at most 10 so far",
+        "fold 0 head, epoch 3: updates left out so far, not finite: 2",
+        "fold 0 head, epoch 4: updates left out so far, not finite: 3",
     ]
 
 

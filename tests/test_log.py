@@ -7,11 +7,12 @@ import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from batteries.errors import CorruptError, ResourceError
+from batteries.errors import ConfigError, CorruptError, ResourceError
 from batteries.train.log import MetricLog, read_metrics
 
 
@@ -210,6 +211,15 @@ def test_trackers_hear_numbers_only_and_are_closed_with_the_log(tmp_path: Path) 
         log.write(step=1, stage="head", epoch=2, lr=None, loss=0.5)
     assert kept.seen == [(1, {"epoch": 2.0, "loss": 0.5})]
     assert kept.closed == 1
+
+
+def test_what_has_not_the_methods_of_a_tracker_is_refused_at_once(tmp_path: Path) -> None:
+    class Loudly:
+        def log(self, step: int, values: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"tracker Loudly has no write\(\); give it write\(step, values\) and close"):
+        MetricLog(tmp_path, trackers=[Loudly()])  # type: ignore[list-item]
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_a_tracker_that_fails_is_named_once_and_training_goes_on(tmp_path: Path) -> None:

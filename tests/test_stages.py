@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import batteries as bt
-from batteries.errors import ConfigError, WeightsError
+from batteries.errors import ConfigError, ExperimentError, WeightsError
 from batteries.experiment.schedule import Plateau
 from batteries.train.average import average_checkpoints
 from batteries.train.checkpoint import Checkpoint, Checkpoints
@@ -223,6 +223,12 @@ def test_a_file_to_start_from_that_holds_a_part_is_refused_with_the_way_to_load_
     torch.save({name: weights[name] for name in list(weights)[1:]}, tmp_path / "part.pt")
     with pytest.raises(WeightsError, match=r"stage 'a', start: .* is missing\. To take what fits: bt.load_weights\("):
         trained(tmp_path / "runs", bt.Stage("a", epochs=1, start=str(tmp_path / "part.pt")))
+
+
+def test_what_is_no_sampler_is_refused_with_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Patches, "sampler", lambda self, rows: torch.utils.data.RandomSampler(rows), raising=False)
+    with pytest.raises(ExperimentError, match=r"sampler must have a method order\(.*, RandomSampler has none"):
+        trained(tmp_path, bt.Stage("a", epochs=1))
 
 
 def test_an_swa_is_scored_with_statistics_of_all_training_images(tmp_path: Path) -> None:

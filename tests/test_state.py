@@ -87,9 +87,26 @@ def test_the_scored_weights_are_the_averaged_ones_where_there_are_any() -> None:
     assert not torch.equal(ema.scored.state_dict()["0.weight"], ema.model.state_dict()["0.weight"])
 
 
+def test_what_is_no_optimizer_of_the_given_parameters_is_refused() -> None:
+    class Other(Toy):
+        def optimizer(self, parameters: list[dict[str, Any]], stage: Stage) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.model().parameters(), lr=stage.lr)
+
+    class Nothing(Toy):
+        def optimizer(self, parameters: list[dict[str, Any]], stage: Stage) -> Any:
+            return None
+
+    for toy, said in (
+        (Other(), r"6 of the 6 parameters in the SGD are not among those given to optimizer\(parameters, stage\)"),
+        (Nothing(), r"optimizer must return a torch\.optim\.Optimizer, got NoneType"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            TrainState.begin(toy, Stage("a", epochs=1), toy.model(), CPU)
+
+
 def test_a_state_begins_frozen_as_declared() -> None:
     state = begun(Stage("a", epochs=1, freeze=("0.*", "1.*")))
     assert [name for name, p in state.model.named_parameters() if p.requires_grad] == ["4.weight", "4.bias"]
     assert sum(len(group["params"]) for group in state.optimizer.param_groups) == 2
-    with pytest.raises(ConfigError, match="matches no parameter"):
+    with pytest.raises(ConfigError, match=r"stage 'a': freeze 'backbone\.\*' matches no parameter"):
         begun(Stage("a", epochs=1, freeze="backbone.*"))

@@ -344,3 +344,15 @@ def test_the_gradient_norm_is_pytorchs_before_clipping_and_without_the_loss_scal
     assert len(got) == 4
     # fp16: the scaled gradients are rounded to other half-precision numbers
     assert got == pytest.approx(norms[1::2], rel=1e-6 if precision == "fp32" else 5e-3)
+
+
+def test_a_loss_that_no_parameter_leads_to_is_refused() -> None:
+    class Detached(Wide):
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return super().loss(outputs, targets).detach()
+
+    experiment, stage = Detached(), bt.Stage("a", epochs=1)
+    data = (torch.zeros(4, 4, dtype=torch.float64), torch.zeros(4, dtype=torch.int64))
+    state = TrainState.begin(experiment, stage, experiment.model(), CPU)
+    with pytest.raises(ExperimentError, match="the loss depends on no parameter that learns"):
+        list(train(experiment, stage, state, Loader(data, batch_size=4), CPU))

@@ -7,6 +7,7 @@ Next:  every verb calls one function of the library and prints what it returns.
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import sys
@@ -131,6 +132,10 @@ def _of_others(error: Exception, given: Sequence[str], *, told: bool) -> tuple[i
 
     place = next((given[i + 1] for i, word in enumerate(given[:-1]) if word in ("-C", "--folder")), ".")
     text, users = culprit(error, Path(place))
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and not users:
+        text = (
+            f"{error.filename}: {error.strerror}; make it writable, or work in a folder of yours: batteries -C FOLDER"
+        )
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     users = users or told  # its traceback stayed in the other process; our own errors rarely travel
     return (6 if memory or (isinstance(error, OSError) and not users) else 2 if users else 1), text

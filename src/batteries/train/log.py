@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from batteries.errors import CorruptError, ResourceError
+from batteries.errors import ConfigError, CorruptError, ResourceError
 from batteries.prepare.seed import random_state_kept
 from batteries.train.trackers import TensorBoard, Tracker
 
@@ -55,12 +55,12 @@ class MetricLog:
 
         A last line that a crash left half written is cut off in any case. `trackers` are closed with the log.
         """
+        self._trackers: list[Tracker] = [_checked(tracker) for tracker in trackers]
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         hide_from = _cut(self._folder / "metrics.jsonl", position)
         self._lines = _Lines(self._folder / "metrics.jsonl")
         self._timings: _Lines | None = None
-        self._trackers: list[Tracker] = list(trackers)
         if tensorboard:
             self._trackers.insert(0, TensorBoard(self._folder / "tensorboard", hide_from=hide_from))
 
@@ -220,3 +220,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise CorruptError(f"{path}, line {number}: is not JSON") from None
     return rows
+
+
+def _checked(tracker: Tracker) -> Tracker:
+    """Refuse what has not the two methods of a tracker, before anything is logged."""
+    for name in ("write", "close"):
+        if not callable(getattr(tracker, name, None)):
+            wanted = "give it write(step, values) and close()"
+            raise ConfigError(f"tracker {type(tracker).__name__} has no {name}(); {wanted}")
+    return tracker

@@ -73,7 +73,7 @@ class TrainState:
             )
         except ConfigError as error:
             raise ConfigError(f"stage {stage.name!r}: {error}") from error
-        optimizer = experiment.optimizer(groups, stage)
+        optimizer = _checked(experiment.optimizer(groups, stage), groups)
         averaged = Averaged(model, stage) if stage.average else None
         return cls(model, optimizer, device.scaler(stage.precision), averaged, device)
 
@@ -175,3 +175,17 @@ class TrainState:
             set_random_state(processes[rank]["random"])
         else:
             seed_everything(derive_seed(self.step, "process", rank))
+
+
+def _checked(optimizer: Any, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Refuse what is no optimizer, or one that would train something else."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(f"optimizer must return a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    given = {id(parameter) for group in groups for parameter in group["params"]}
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    if foreign := sum(parameter not in given for parameter in held):
+        raise ConfigError(
+            f"{foreign} of the {len(held)} parameters in the {type(optimizer).__name__} are not among those given to"
+            " optimizer(parameters, stage); make it of `parameters`"
+        )
+    return optimizer

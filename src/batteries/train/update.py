@@ -277,4 +277,8 @@ def _losses(result: Any) -> tuple[Tensor, dict[str, Any]]:
     if not isinstance(loss, Tensor) or loss.ndim != 0:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ExperimentError(f"loss must return one number, the mean over the batch, got {got}; end it with .mean()")
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise ExperimentError(
+            "the loss depends on no parameter that learns; was it computed from detached, NumPy or no_grad values?"
+        )
     return loss, others
