@@ -17,6 +17,14 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+LONGEST = ("test_launch", "test_resume", "test_distributed", "test_cli", "test_demo")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def quiet_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeds are fixed, the working folder is temporary."""
