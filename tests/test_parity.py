@@ -228,9 +228,10 @@ def linear(optimizer: torch.optim.Optimizer, total: int) -> Any:
         ({"clip_value": 0.01, "clip": 0.05}, {"clip": by_both}),
         ({"accumulate": 3}, {"accumulate": 3}),
         ({"accumulate": 2, "clip": 0.05}, {"accumulate": 2, "clip": by_norm}),
-        ({"precision": "bf16", "channels_last": False}, {"autocast": True}),
-        ({"precision": "bf16"}, {"autocast": True, "before": channels_last}),
-        ({"channels_last": True}, {"before": channels_last}),
+        ({"precision": "bf16", "channels_last": False}, {"autocast": True, "before": bool}),
+        ({"precision": "bf16"}, {"autocast": True}),
+        ({"channels_last": False}, {"before": bool}),
+        ({"channels_last": True}, {}),
         ({"schedule": "cosine"}, {"scheduler": cosine}),
         ({"schedule": "linear", "accumulate": 2}, {"scheduler": linear, "accumulate": 2}),
     ],
@@ -240,13 +241,14 @@ def linear(optimizer: torch.optim.Optimizer, total: int) -> Any:
 def test_every_word_of_a_stage_equals_a_loop_that_spells_it_out_bit_for_bit(
     ours: dict[str, Any], theirs: dict[str, Any], optimizer: dict[str, Any]
 ) -> None:
+    theirs = {"before": channels_last, **theirs}  # as ours is by itself, for convolutions with batch norms
     assert_same(in_our_words(Pictures(**optimizer), **ours), spelled_out(Pictures(**optimizer), **theirs))
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_one_cycle_equals_training_with_pytorchs_scheduler_stepped_at_every_update(accumulate: int) -> None:
     ours = in_our_words(Pictures(sgd=True), schedule="one-cycle", accumulate=accumulate)
-    theirs = spelled_out(Pictures(sgd=True), scheduler=one_cycle, accumulate=accumulate)
+    theirs = spelled_out(Pictures(sgd=True), before=channels_last, scheduler=one_cycle, accumulate=accumulate)
     for name, tensor in ours.state_dict().items():  # the same cosine, written in another order: last digits differ
         torch.testing.assert_close(tensor, theirs.state_dict()[name], rtol=1e-5, atol=1e-7)
 

@@ -58,7 +58,7 @@ class Stage:
     precision: Precision = "fp32"
     """`bf16` and `fp16` run the forward pass under autocast; `fp16` scales the loss."""
     channels_last: bool | None = None
-    """Keep images and 2-d convolutions in the memory order that tensor cores like; None: with bf16 and fp16."""
+    """Keep images and 2-d convolutions in the order channel by channel; None: where it is known to be faster."""
     compile: bool = False
     """Run the training step through `torch.compile`."""
     recompute: str | tuple[str, ...] = ()

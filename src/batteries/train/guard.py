@@ -29,6 +29,8 @@ class Guard:
         self.state = state
         self.found = torch.zeros((), device=device.name)
         self.one = torch.ones((), device=device.name)
+        self.left_out = False
+        """Whether the last update was, where that is known at once."""
         self.lone = device.world == 1
         self.losses: list[Tensor] = []
         reads = getattr(state.optimizer, "_step_supports_amp_scaling", False)  # what GradScaler goes by
@@ -58,8 +60,10 @@ class Guard:
 
     def check(self, parameters: Sequence[Tensor]) -> bool:
         """Look at the update; return whether to call the optimizer."""
-        self.found.zero_()
-        gradients = [] if self.state.scaler.is_enabled() else [p.grad for p in parameters if p.grad is not None]
+        if self.later or self.left_out:
+            self.found.zero_()
+        scaled = self.state.scaler.is_enabled()
+        gradients = [] if scaled else [grad for p in parameters if (grad := p.grad) is not None]
         for same in _by_kind([*gradients, *self.losses]):
             # the check of torch.amp.GradScaler, with a scale of one: a single pass over all tensors
             torch._amp_foreach_non_finite_check_and_unscale_(same, self.found, self.one)
@@ -71,7 +75,8 @@ class Guard:
                 if (present := place.tensor) is not None and present.shape == copy.shape:
                     present.copy_(torch.where(self.found > 0, copy, present))
             return True
-        if self.found.item() == 0:
+        self.left_out = bool(self.found.item())
+        if not self.left_out:
             return True
         for place, buffer, copy in self.kept:
             place.put(buffer.copy_(copy))
@@ -80,7 +85,7 @@ class Guard:
     def bad(self) -> int | None:
         """Number, from 1, of an update of the epoch that was left out: this one, or on accelerators the one before."""
         if not self.later:
-            return self.state.update + 1 if self.found.item() else None
+            return self.state.update + 1 if self.left_out else None
         before = self.settle()
         self.state.unread = self._read_later()
         return before

@@ -56,6 +56,7 @@ class Updates:
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
+                    self._explain(error)
                     raise
                 self._halve(group, error)
         self._apply()
@@ -173,6 +174,14 @@ class Updates:
             if self.restore is None:
                 raise NonFiniteError(f"{self._where(update)}; there is no checkpoint to restore: give `restore`")
             self.restore()
+
+    def _explain(self, error: Exception) -> None:
+        """Say what to do where the memory order that a stage chose may be the reason of an error."""
+        if "view size is not compatible" in str(error) and self.stage.channels_last is not False:
+            raise ExperimentError(
+                f"stage {self.stage.name!r}: a .view() does not fit images in channels_last order; write .flatten(1) or"
+                f" .reshape(...) instead, or channels_last=False in the stage ({error})"
+            ) from error
 
     def _halve(self, group: Sequence[Whole], error: Exception) -> None:
         """Let batches be computed in twice as many pieces; raise ResourceError where that cannot be."""
