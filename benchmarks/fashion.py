@@ -3,7 +3,7 @@
     python benchmarks/fashion.py             # about ten minutes; --quick for seconds, on made-up images
     python benchmarks/fashion.py --data FOLDER --only "batteries bf16"
 
-A network of two convolutions (206,922 parameters), batches of 128, AdamW at 1e-3 throughout, on the CPU. The clock
+A network of two convolutions (206,922 parameters), batches of 128, AdamW at 1e-3 throughout, on the CPU unless `--device cuda`. The clock
 runs from bytes in memory to the predictions for the test set; reading files and importing packages are outside it.
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
     if arguments.quick:
         arguments.rounds = 1
     cases, missing = chosen(CASES, arguments.only)
-    same = ["--threads", arguments.threads, "--epochs", arguments.epochs, "--data", arguments.data.resolve()]
+    same = ["--device", arguments.device, "--threads", arguments.threads, "--epochs", arguments.epochs, "--data", arguments.data.resolve()]
     quick = ["--quick"] if arguments.quick else []
     measured = in_turn(__file__, [case.name for case in cases], arguments.rounds, [*map(str, same), *quick])
     show(report(arguments, missing, measured), columns)
@@ -76,13 +76,15 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one case once, in this process."""
     use_threads(arguments.threads)
+    import torch
     import torch._dynamo  # noqa: F401 - the first optimizer would, in the middle of the job; some libraries have before it
     from fashion_loops import Work, made_up, read
 
     case = next(case for case in CASES if case.name == arguments.job).load()
     images, labels = made_up(1280, 0) if arguments.quick else read(arguments.data, "train")
     test_images, test_labels = made_up(400, 1) if arguments.quick else read(arguments.data, "t10k")
-    work = Work(images, labels, arguments.epochs, seed=arguments.round)
+    work = Work(images, labels, arguments.epochs, seed=arguments.round, device=arguments.device)
+    torch.zeros(1, device=arguments.device)  # an accelerator takes seconds to begin
     faults, began = _faults(), time.perf_counter()
     predict = case(work)
     trained, faults = time.perf_counter(), _faults() - faults
@@ -126,7 +128,7 @@ def report(
     return {
         "form": form_of(arguments),
         "title": "A whole job: Fashion-MNIST, small CNN, batch 128",
-        **setting(),
+        **setting(arguments.device),
         "settings": settings,
         "cases": results,
         "missing": missing,

@@ -36,6 +36,7 @@ class Work:
     """int64, (n,)."""
     epochs: int
     seed: int
+    device: str = "cpu"
 
     @property
     def steps(self) -> int:
@@ -49,7 +50,7 @@ class Work:
     def new_model(self) -> nn.Sequential:
         """Two convolutions and two layers: 206,922 parameters."""
         torch.manual_seed(self.seed)
-        return network()
+        return network().to(self.device)
 
 
 def network() -> nn.Sequential:
@@ -90,13 +91,13 @@ def made_up(rows: int, seed: int) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def by_batches(model: nn.Module) -> Predict:
+def by_batches(model: nn.Module, device: str) -> Predict:
     """The logits of a model, 500 images at a time."""
 
     def predict(images: Tensor) -> Tensor:
-        model.eval()
+        model.eval().to(device)
         with torch.no_grad():
-            return torch.cat([model(part) for part in scaled(images).split(500)])
+            return torch.cat([model(part.to(device)) for part in scaled(images).split(500)]).cpu()
 
     return predict
 
@@ -113,14 +114,17 @@ def limit_bf16(work: Work) -> None:
 
 def _resident(work: Work, model: nn.Module, *, fused: bool, bf16: bool) -> None:
     layout = torch.channels_last if bf16 else torch.contiguous_format
-    images, labels = scaled(work.images[:BATCH]).contiguous(memory_format=layout), work.labels[:BATCH]
+    images = scaled(work.images[:BATCH]).to(work.device).contiguous(memory_format=layout)
+    labels = work.labels[:BATCH].to(work.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=fused)
     for _ in range(work.steps):
-        with torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else nullcontext():
+        with torch.autocast(work.device, dtype=torch.bfloat16) if bf16 else nullcontext():
             loss = nn.functional.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    if work.device != "cpu":
+        torch.accelerator.synchronize()
 
 
 def hand(work: Work) -> Predict:
@@ -129,8 +133,9 @@ def hand(work: Work) -> Predict:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
     for _ in range(work.epochs):
         for images, labels in loader:
+            images, labels = images.to(work.device), labels.to(work.device)
             loss = nn.functional.cross_entropy(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return by_batches(model)
+    return by_batches(model, work.device)

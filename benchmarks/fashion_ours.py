@@ -63,7 +63,7 @@ def bf16(work: Work) -> Predict:
 def _train(work: Work, precision: str) -> Predict:
     prepare_environment()
     experiment = Fashion(seed=work.seed, epochs=work.epochs, precision=precision)
-    (stage,), device = experiment.stages(), Device.pick("cpu")
+    (stage,), device = experiment.stages(), Device.pick(work.device)
     loader = Loader((work.images, work.labels), batch_size=BATCH, seed=work.seed, sampler=Shuffled())
     state = TrainState.begin(experiment, stage, build_model(experiment, 0), device)
     for _ in train(experiment, stage, state, loader, device):

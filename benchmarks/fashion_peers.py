@@ -18,7 +18,7 @@ def fabric(work: Work) -> Predict:
     """The hand-written loop with Fabric's lines in it."""
     from lightning.fabric import Fabric
 
-    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric = Fabric(accelerator=work.device, devices=1)
     fabric.launch()
     bare = work.new_model()
     model, optimizer = fabric.setup(bare, torch.optim.AdamW(bare.parameters(), lr=LR))
@@ -29,14 +29,14 @@ def fabric(work: Work) -> Predict:
             optimizer.zero_grad()
             fabric.backward(loss)
             optimizer.step()
-    return by_batches(bare)
+    return by_batches(bare, work.device)
 
 
 def accelerate(work: Work) -> Predict:
     """The hand-written loop with accelerate's lines in it."""
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=True)
+    accelerator = Accelerator(cpu=work.device == "cpu")
     bare = work.new_model()
     model, optimizer, loader = accelerator.prepare(bare, torch.optim.AdamW(bare.parameters(), lr=LR), work.loader())
     for _ in range(work.epochs):
@@ -45,7 +45,7 @@ def accelerate(work: Work) -> Predict:
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()
-    return by_batches(bare)
+    return by_batches(bare, work.device)
 
 
 def ignite(work: Work) -> Predict:
@@ -54,9 +54,9 @@ def ignite(work: Work) -> Predict:
 
     model = work.new_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
-    trainer = create_supervised_trainer(model, optimizer, nn.functional.cross_entropy)
+    trainer = create_supervised_trainer(model, optimizer, nn.functional.cross_entropy, device=work.device)
     trainer.run(work.loader(), max_epochs=work.epochs)
-    return by_batches(model)
+    return by_batches(model, work.device)
 
 
 def lightning(work: Work) -> Predict:
@@ -77,7 +77,7 @@ def lightning(work: Work) -> Predict:
 
     module = Module()
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=work.device,
         devices=1,
         max_epochs=work.epochs,
         logger=False,
@@ -86,4 +86,4 @@ def lightning(work: Work) -> Predict:
         enable_model_summary=False,
     )
     trainer.fit(module, work.loader())
-    return by_batches(module.model)
+    return by_batches(module.model, work.device)

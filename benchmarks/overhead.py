@@ -3,7 +3,7 @@
     python benchmarks/overhead.py            # about ten minutes; --quick for seconds
     python benchmarks/overhead.py --only batteries --only "hand-written loop"
 
-A network of 64-64-10, batches of 32, AdamW, rows in memory, on the CPU. `lean` has nothing on; `typical` has a
+A network of 64-64-10, batches of 32, AdamW, rows in memory, on the CPU unless `--device cuda`. `lean` has nothing on; `typical` has a
 progress bar, running loss and accuracy, TensorBoard every 50 steps and a checkpoint with the optimizer each epoch.
 """
 
@@ -62,7 +62,7 @@ def main() -> None:
         return
     cases, missing = chosen(CASES, arguments.only)
     jobs = [f"{case.name}/{mode}" for case in cases for mode in MODES]
-    same = ["--threads", arguments.threads, "--steps", arguments.steps, "--epochs", arguments.epochs]
+    same = ["--device", arguments.device, "--threads", arguments.threads, "--steps", arguments.steps, "--epochs", arguments.epochs]
     measured = in_turn(__file__, jobs, arguments.rounds, map(str, same))
     show(report(arguments, cases, missing, measured), columns)
 
@@ -75,7 +75,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     case = next(case for case in CASES if case.name == name).load()
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(arguments.steps, arguments.epochs, Path(folder), typical=mode == "typical")
+        work = Work(arguments.steps, arguments.epochs, Path(folder), typical=mode == "typical", device=arguments.device)
         model = case(work)
         return {"step_s": statistics.median(work.step_times()), "accuracy": work.accuracy(model)}
 
@@ -105,7 +105,7 @@ def report(
     return {
         "form": form_of(arguments),
         "title": "Overhead of a step: MLP 64-64-10, batch 32, AdamW",
-        **setting(),
+        **setting(arguments.device),
         "settings": f"{settings}, {arguments.threads} torch thread{'s' * (arguments.threads != 1)}",
         "cases": results,
         "missing": missing,

@@ -33,10 +33,13 @@ class Work:
     folder: Path
     typical: bool
     """Whether progress, running loss and accuracy, TensorBoard and checkpoints are on."""
+    device: str = "cpu"
     marks: list[float] = field(default_factory=list)
 
     def mark(self) -> None:
         """Say that an epoch is over; called at the same place of each."""
+        if self.device != "cpu":
+            torch.accelerator.synchronize()
         self.marks.append(time.perf_counter())
 
     def step_times(self) -> list[float]:
@@ -60,13 +63,12 @@ class Work:
         """Of the rows that were trained on: whether the work was done at all."""
         inputs, targets = self.data()
         with torch.no_grad():
-            return float((model.eval()(inputs).argmax(dim=1) == targets).float().mean())
+            return float((model.cpu().eval()(inputs).argmax(dim=1) == targets).float().mean())
 
-
-def new_model() -> nn.Module:
-    """MLP 64-64-10."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    def new_model(self) -> nn.Module:
+        """MLP 64-64-10."""
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).to(self.device)
 
 
 def accuracy_of(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -76,12 +78,13 @@ def accuracy_of(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def hand(work: Work) -> nn.Module:
     """The loop that everybody writes."""
-    loader, model = work.loader(), new_model()
+    loader, model = work.loader(), work.new_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
     if work.typical:
         return _hand_typical(work, loader, model, optimizer)
     for _ in range(work.epochs):
         for inputs, targets in loader:
+            inputs, targets = inputs.to(work.device), targets.to(work.device)
             loss = nn.functional.cross_entropy(model(inputs), targets)
             optimizer.zero_grad()
             loss.backward()
@@ -99,6 +102,7 @@ def _hand_typical(work: Work, loader: DataLoader, model: nn.Module, optimizer: t
         running_loss = running_accuracy = 0.0
         bar = tqdm(loader)
         for batch, (inputs, targets) in enumerate(bar, 1):
+            inputs, targets = inputs.to(work.device), targets.to(work.device)
             outputs = model(inputs)
             loss = nn.functional.cross_entropy(outputs, targets)
             optimizer.zero_grad()
@@ -119,12 +123,12 @@ def _hand_typical(work: Work, loader: DataLoader, model: nn.Module, optimizer: t
 
 def best_hand(work: Work) -> nn.Module:
     """What an expert writes: whole-batch gather, fused optimizer, tensors read now and then, saving in a thread."""
-    (inputs, targets), model = work.data(), new_model()
+    (inputs, targets), model = (data.to(work.device) for data in work.data()), work.new_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
     if work.typical:
         return _best_typical(work, inputs, targets, model, optimizer)
     for _ in range(work.epochs):
-        for rows in torch.randperm(len(inputs)).split(BATCH):
+        for rows in torch.randperm(len(inputs), device=work.device).split(BATCH):
             loss = nn.functional.cross_entropy(model(inputs[rows]), targets[rows])
             loss.backward()
             optimizer.step()
@@ -141,8 +145,8 @@ def _best_typical(
 
     board, step, saving = SummaryWriter(str(work.folder)), 0, None
     for epoch in range(work.epochs):
-        running = torch.zeros(2)
-        bar = tqdm(torch.randperm(len(inputs)).split(BATCH))
+        running = torch.zeros(2, device=work.device)
+        bar = tqdm(torch.randperm(len(inputs), device=work.device).split(BATCH))
         for batch, rows in enumerate(bar, 1):
             wanted = targets[rows]
             outputs = model(inputs[rows])

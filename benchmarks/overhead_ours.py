@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 import torch
-from overhead_loops import BATCH, LR, Work, accuracy_of, new_model
+from overhead_loops import BATCH, LR, Work, accuracy_of
 from torch import Tensor, nn
 
 import batteries as bt
@@ -53,7 +53,7 @@ class Synthetic(bt.Experiment):
         return inputs[wanted], targets[wanted]
 
     def model(self) -> nn.Module:
-        self.built.append(new_model())
+        self.built.append(self.work.new_model())
         return self.built[-1]
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -80,10 +80,10 @@ def batteries(work: Work) -> nn.Module:
     Synthetic.work = work
     if work.typical:
         Typical.folds = bt.KFold(n=work.steps + 1)
-        train_run(Typical(epochs=work.epochs, steps=work.steps), work.folder, device="cpu", folds=[0])
+        train_run(Typical(epochs=work.epochs, steps=work.steps), work.folder, device=work.device, folds=[0])
         return Synthetic.built[0]
     experiment = Synthetic(epochs=work.epochs, steps=work.steps)
-    (stage,), device = experiment.stages(), Device.pick("cpu")
+    (stage,), device = experiment.stages(), Device.pick(work.device)
     state = TrainState.begin(experiment, stage, experiment.model(), device)
     loader = Loader(work.data(), batch_size=BATCH, sampler=Shuffled())
     for _ in train(experiment, stage, state, loader, device):

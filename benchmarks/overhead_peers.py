@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from overhead_loops import BATCH, EVERY, LR, Work, accuracy_of, new_model
+from overhead_loops import BATCH, EVERY, LR, Work, accuracy_of
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -21,9 +21,9 @@ def fabric(work: Work) -> nn.Module:
     from lightning.fabric.loggers import TensorBoardLogger
 
     loggers = [TensorBoardLogger(work.folder)] if work.typical else []
-    fabric = Fabric(accelerator="cpu", devices=1, loggers=loggers)
+    fabric = Fabric(accelerator=work.device, devices=1, loggers=loggers)
     fabric.launch()
-    bare = new_model()
+    bare = work.new_model()
     model, optimizer = fabric.setup(bare, torch.optim.AdamW(bare.parameters(), lr=LR))
     loader = fabric.setup_dataloaders(work.loader())
     if work.typical:
@@ -68,9 +68,9 @@ def accelerate(work: Work) -> nn.Module:
     from accelerate import Accelerator
 
     accelerator = Accelerator(
-        cpu=True, **({"log_with": "tensorboard"} if work.typical else {}), project_dir=work.folder
+        cpu=work.device == "cpu", **({"log_with": "tensorboard"} if work.typical else {}), project_dir=work.folder
     )
-    bare = new_model()
+    bare = work.new_model()
     prepared = accelerator.prepare(bare, torch.optim.AdamW(bare.parameters(), lr=LR), work.loader())
     if work.typical:
         _accelerate_typical(work, accelerator, *prepared)
@@ -116,11 +116,11 @@ def ignite(work: Work) -> nn.Module:
     """An Engine of ignite with its own handlers."""
     from ignite.engine import Engine, Events
 
-    model = new_model()
+    model = work.new_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
 
     def update(engine: Engine, batch: list[Tensor]) -> Any:
-        inputs, targets = batch
+        inputs, targets = (each.to(work.device) for each in batch)
         outputs = model(inputs)
         loss = nn.functional.cross_entropy(outputs, targets)
         optimizer.zero_grad()
@@ -162,7 +162,7 @@ def lightning(work: Work) -> nn.Module:
     class Module(LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.model = new_model()
+            self.model = work.new_model()
 
         def training_step(self, batch: list[Tensor], index: int) -> Tensor:
             inputs, targets = batch
@@ -182,7 +182,7 @@ def lightning(work: Work) -> nn.Module:
     # rich, which batteries needs, would make Lightning take its rich bar; tqdm's is the one of a plain install
     callbacks = [TQDMProgressBar(), ModelCheckpoint(work.folder / "checkpoints")] if work.typical else []
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=work.device,
         devices=1,
         max_epochs=work.epochs,
         logger=TensorBoardLogger(work.folder) if work.typical else False,

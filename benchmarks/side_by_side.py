@@ -55,6 +55,7 @@ def options(description: str, *, rounds: int, threads: int, threads_why: str) ->
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds, help=f"measurements of each case ({rounds})")
     parser.add_argument("--threads", type=int, default=threads, help=f"torch threads ({threads}: {threads_why})")
+    parser.add_argument("--device", default="cpu", help="cpu, or the accelerator: cuda (cpu)")
     parser.add_argument("--only", action="append", metavar="CASE", help="this case only; may be repeated")
     parser.add_argument("--quick", action="store_true", help="seconds, not minutes: whether it runs, not how fast")
     parser.add_argument("--job", help=argparse.SUPPRESS)  # how the program calls itself, for one measurement
@@ -120,12 +121,12 @@ def ratio(values: Sequence[float], base: Sequence[float] | None) -> float | None
     return statistics.median(a / b for a, b in zip(values, base, strict=True)) if base else None
 
 
-def setting() -> dict[str, Any]:
+def setting(device: str = "cpu") -> dict[str, Any]:
     """When, on what machine and with which versions."""
     versions = {name: version for name in PACKAGES if (version := _version(name))}
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu": _cpu(),
+        "cpu": _cpu() if device == "cpu" else f"{_gpu()} beside {_cpu()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **versions},
@@ -137,6 +138,12 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name()
 
 
 def _cpu() -> str:
