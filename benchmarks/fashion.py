@@ -3,8 +3,8 @@
     python benchmarks/fashion.py             # about ten minutes; --quick for seconds, on made-up images
     python benchmarks/fashion.py --data FOLDER --only "batteries bf16"
 
-A network of two convolutions (206,922 parameters), batches of 128, AdamW at 1e-3 throughout, on the CPU unless `--device cuda`. The clock
-runs from bytes in memory to the predictions for the test set; reading files and importing packages are outside it.
+A network of two convolutions (206,922 parameters), batches of 128, AdamW at 1e-3 throughout, on the CPU unless
+`--device cuda`. The clock runs from bytes in memory to the predictions for the test set; reading files and importing packages are outside it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def main() -> None:
     if arguments.quick:
         arguments.rounds = 1
     cases, missing = chosen(CASES, arguments.only)
-    same = ["--device", arguments.device, "--threads", arguments.threads, "--epochs", arguments.epochs, "--data", arguments.data.resolve()]
+    same = ["--device", arguments.device, "--threads", arguments.threads, "--epochs", arguments.epochs]
+    same += ["--data", arguments.data.resolve()]
     quick = ["--quick"] if arguments.quick else []
     measured = in_turn(__file__, [case.name for case in cases], arguments.rounds, [*map(str, same), *quick])
     show(report(arguments, missing, measured), columns)
@@ -77,7 +78,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one case once, in this process."""
     use_threads(arguments.threads)
     import torch
-    import torch._dynamo  # noqa: F401 - the first optimizer would, in the middle of the job; some libraries have before it
+    import torch._dynamo  # the first optimizer would, in the middle of the job; some libraries have before it
     from fashion_loops import Work, made_up, read
 
     case = next(case for case in CASES if case.name == arguments.job).load()

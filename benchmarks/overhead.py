@@ -3,8 +3,9 @@
     python benchmarks/overhead.py            # about ten minutes; --quick for seconds
     python benchmarks/overhead.py --only batteries --only "hand-written loop"
 
-A network of 64-64-10, batches of 32, AdamW, rows in memory, on the CPU unless `--device cuda`. `lean` has nothing on; `typical` has a
-progress bar, running loss and accuracy, TensorBoard every 50 steps and a checkpoint with the optimizer each epoch.
+A network of 64-64-10, batches of 32, AdamW, rows in memory, on the CPU unless `--device cuda`. `lean`
+has nothing on; `typical` has a progress bar, running loss and accuracy, TensorBoard every 50 steps and a checkpoint
+with the optimizer each epoch.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def main() -> None:
         return
     cases, missing = chosen(CASES, arguments.only)
     jobs = [f"{case.name}/{mode}" for case in cases for mode in MODES]
-    same = ["--device", arguments.device, "--threads", arguments.threads, "--steps", arguments.steps, "--epochs", arguments.epochs]
+    same = ["--device", arguments.device, "--threads", arguments.threads]
+    same += ["--steps", arguments.steps, "--epochs", arguments.epochs]
     measured = in_turn(__file__, jobs, arguments.rounds, map(str, same))
     show(report(arguments, cases, missing, measured), columns)
 
