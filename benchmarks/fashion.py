@@ -4,7 +4,8 @@
     python benchmarks/fashion.py --data FOLDER --only "batteries bf16"
 
 A network of two convolutions (206,922 parameters), batches of 128, AdamW at 1e-3 throughout, on the CPU unless
-`--device cuda`. The clock runs from bytes in memory to the predictions for the test set; reading files and importing packages are outside it.
+`--device cuda`. The clock runs from bytes in memory to the predictions for the test set; reading files and importing
+packages are outside it.
 """
 
 from __future__ import annotations

@@ -85,8 +85,9 @@ def in_turn(
     for number in range(rounds):
         first = number % len(jobs)
         for job in (*jobs[first:], *jobs[:first]):
-            print(f"round {number + 1}/{rounds}: {job}", file=sys.stderr, flush=True)
+            print(f"round {number + 1}/{rounds}: {job} ", end="", file=sys.stderr, flush=True)
             done[job].append(_measured(program, job, number, arguments))
+            print(json.dumps(done[job][-1]), file=sys.stderr, flush=True)  # known even if the rest is stopped
     return done
 
 
