@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,6 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from batteries.errors import ExperimentError
 from batteries.prepare.seed import derive_seed
 from batteries.train.workers import Marks, attempted, supervised, worker_options
+
+_AT_ONCE = 1 << 18
+"""Bytes that are taken at once from tensors and arrays."""
 
 
 class Group(NamedTuple):
@@ -46,8 +50,8 @@ class Source(Protocol):
 class Gathered:
     """Tensors or arrays, nested in dicts and tuples; whole groups are taken from them at once.
 
-    Arrays may be memory maps: only the rows of a group are read. What is taken is a tensor of its own,
-    of the same type.
+    Arrays may be memory maps: only the rows of groups are read. What is taken are tensors of the same type; those of
+    a few small groups are taken at once, which costs hardly more than one group.
     """
 
     inputs: Any
@@ -63,11 +67,21 @@ class Gathered:
                 f"dataset must return inputs and targets of one length, got shapes {shapes or 'none'}"
             )
         self.size = len(leaves[0][1])
+        self._row_bytes = sum(leaf.nbytes for _, leaf in leaves) // max(1, self.size)
 
     def read(self, groups: Sequence[Group], *, epoch: int, seed: int) -> Generator[tuple[Any, Any]]:
         """Yield (inputs, targets) of each group."""
-        for rows, _ in groups:
-            yield _taken(self.inputs, rows), _taken(self.targets, rows)
+        if not groups:
+            return
+        together = max(1, _AT_ONCE // max(1, self._row_bytes * len(groups[0].rows)))
+        for first in range(0, len(groups), together):
+            rows = [group.rows for group in groups[first : first + together]]
+            joined = rows[0] if len(rows) == 1 else torch.cat(rows)
+            taken, start = _taken((self.inputs, self.targets), joined), 0
+            for length in map(len, rows):
+                inputs, targets = _each(taken, partial(torch.narrow, dim=0, start=start, length=length))
+                yield inputs, targets
+                start += length
 
 
 @dataclass
@@ -205,15 +219,25 @@ def _check_leaf(where: str, leaf: Any) -> None:
 
 
 def _taken(data: Any, rows: Tensor) -> Any:
+    """Some rows of tensors and arrays, as tensors of their own."""
+
+    def take(leaf: Any) -> Tensor:
+        if isinstance(leaf, Tensor):
+            return leaf.index_select(0, rows)
+        return torch.from_numpy(np.ascontiguousarray(leaf[rows.numpy()]))
+
+    return _each(data, take)
+
+
+def _each(data: Any, change: Callable[[Any], Tensor]) -> Any:
+    """Nested tuples, lists and dicts with every leaf changed; None stays."""
+    if isinstance(data, Tensor | np.ndarray):
+        return change(data)
     if data is None:
         return None
-    if isinstance(data, Tensor):
-        return data.index_select(0, rows)
-    if isinstance(data, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(data[rows.numpy()]))
     if isinstance(data, Mapping):
-        return {key: _taken(part, rows) for key, part in data.items()}
-    parts = [_taken(part, rows) for part in data]
+        return {key: _each(part, change) for key, part in data.items()}
+    parts = [_each(part, change) for part in data]
     if isinstance(data, tuple):
         return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)
     return parts
