@@ -510,6 +510,12 @@ def test_a_dataset_that_loses_rows_is_refused(toy_folder: Path, change: Change) 
         trained(toy_folder)
 
 
+def test_a_model_without_numbers_is_refused_by_the_name_of_a_parameter(toy_folder: Path, change: Change) -> None:
+    change("nn.Linear(2, self.width)", "nn.Linear(2, self.width, device='meta')")
+    with pytest.raises(ExperimentError, match=r"Toy\.model returned 0\.weight on the meta device, which"):
+        trained(toy_folder)
+
+
 def test_a_model_that_is_none_is_refused(toy_folder: Path, change: Change) -> None:
     change("        return nn.Sequential(", "        return None and nn.Sequential(")
     with pytest.raises(ExperimentError, match=r"Toy\.model must return an nn.Module, got NoneType"):

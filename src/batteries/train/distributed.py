@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from inspect import signature
+from math import inf
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -56,6 +57,11 @@ def pick_device(name: str = "auto", *, dp: bool = False, timeout: float = TIMEOU
     timeout
         Seconds that a process waits for another before it ends with PeerError; only under torchrun.
 
+    Raises
+    ------
+    UsageError
+        This machine does not have the device, or the options contradict each other.
+
     Example
     -------
     >>> with pick_device("cpu") as device:
@@ -63,6 +69,8 @@ def pick_device(name: str = "auto", *, dp: bool = False, timeout: float = TIMEOU
     1
 
     """
+    if not 0 < timeout < inf:
+        raise UsageError(f"--timeout {timeout:g}: give the seconds that a process waits for the others, above 0")
     if not launched():
         return Device.pick(name, dp=dp)
     if dp:
