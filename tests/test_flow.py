@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,10 @@ import polars as pl
 import pytest
 
 import batteries as bt
+from batteries.cli.app import main
 from batteries.errors import BlendError, DataError, PredictionsError, UsageError, WeightsError
 from batteries.files import digest_file
+from batteries.score.ledger import Ledger
 
 ROOT = Path("runs")
 
@@ -112,6 +116,22 @@ def test_one_fold_of_two_is_scored_and_said_to_be_partial(toy_folder: Path) -> N
         bt.blend_entries([entry], ROOT)
     bt.train_run(experiment, ROOT, progress=False)
     assert len(bt.open_entry(ROOT, run.name).oof(complete=True)) == 60
+
+
+def test_a_run_with_folds_to_be_trained_yet_stands_below_those_that_are_complete(
+    two_runs: tuple[bt.Entry, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Though one fold alone may score better than all do."""
+    experiment = bt.load_experiment(two_runs[0].folder.parent.parent, overrides=["width=16"])
+    for fold, place in ((0, 2), (1, 0)):
+        bt.train_run(experiment, ROOT, folds=[fold], progress=False)
+        bt.record(bt.open_entry(ROOT, "toy-003"), experiment, ROOT)
+        with Ledger(ROOT) as ledger:  # as of rows that are easy
+            ledger.add_score("toy-003", "oof", 1.5 + fold, metric="accuracy", higher_is_better=True)
+        assert (bt.scores(ROOT)[place].name, bt.scores(ROOT)[place].folds) == ("toy-003", f"{fold + 1}/2")
+        assert main(["scores"]) == 0
+        shown = re.search(r"toy-003 +1/2 +1\.50000", capfd.readouterr().out)
+        assert (shown is not None) is (fold == 0)
 
 
 def test_the_ledger_can_be_written_again_from_the_folders(two_runs: tuple[bt.Entry, ...]) -> None:
