@@ -170,6 +170,21 @@ def test_a_leaderboard_score_must_be_finite_and_later_ones_count(two_runs: tuple
     assert (row.public, row.private) == (0.8, 0.75)
 
 
-def test_averaging_more_checkpoints_than_are_kept_says_so(two_runs: tuple[bt.Entry, ...]) -> None:
-    with pytest.raises(WeightsError, match="keeps 2 scored checkpoints of fold 0, 9 are asked for"):
-        bt.average(bt.Run.open(two_runs[0].folder), two_runs[0].experiment(), ROOT, best=9, progress=False)
+def test_averaging_more_checkpoints_than_a_stage_has_epochs_says_so(two_runs: tuple[bt.Entry, ...]) -> None:
+    run, experiment = bt.Run.open(two_runs[0].folder), two_runs[0].experiment()
+    with pytest.raises(WeightsError) as caught:
+        bt.average(run, experiment, ROOT, progress=False)
+    assert str(caught.value) == (
+        "toy-001 has 2 scored checkpoints of fold 0, 3 are asked for; stage 'all' scored 2 epochs:"
+        " train it for 3 epochs, or ask for --best 2"
+    )
+    with pytest.raises(WeightsError, match="scored 2 epochs and keep = 3: train it for 9 epochs and set keep = 9"):
+        bt.average(run, experiment, ROOT, best=9, progress=False)
+
+
+def test_averaging_more_checkpoints_than_are_kept_says_so(toy_folder: Path, change: Callable[[str, str], None]) -> None:
+    change('bt.Stage("all", epochs=2', 'bt.Stage("all", epochs=8')
+    experiment = bt.load_experiment(toy_folder)
+    run = bt.train_run(experiment, ROOT, folds=[0], progress=False)
+    with pytest.raises(WeightsError, match="of fold 0, 6 are asked for; keep = 3: set keep = 6 in the experiment, or"):
+        bt.average(run, experiment, ROOT, best=6, progress=False)
