@@ -11,8 +11,10 @@ import faulthandler
 import os
 import pickle
 import re
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
@@ -32,7 +34,8 @@ from batteries.errors import BatteriesError, ExperimentError, PeerError, UsageEr
 from batteries.experiment import Batch, Experiment, Stage
 from batteries.train.buffers import buffer_places
 from batteries.train.device import Device, Step
-from batteries.train.launch import end_with_launcher, finished
+from batteries.train.launch import end_with_launcher, finished, stacks_folder
+from batteries.train.stacks import answer, silence, stacks
 from batteries.train.sync_norm import SyncBatchNorm, synchronised
 
 _T = TypeVar("_T")
@@ -110,6 +113,8 @@ class Distributed(Device):
         limit = timedelta(seconds=timeout)
         faulthandler.enable()
         end_with_launcher()
+        if (folder := stacks_folder()) is not None:
+            answer(folder, int(os.environ["RANK"]))
         try:
             own = "" if device.type == "cpu" else f",{device.type}:{dist.get_default_backend_for_device(device.type)}"
             dist.init_process_group(f"cpu:gloo{own}", timeout=limit)
@@ -127,12 +132,26 @@ class Distributed(Device):
                 self.flag.work.wait()
             dist.destroy_process_group()
             finished()
+        elif isinstance(error, PeerError):
+            self._show_stacks(error)
         elif isinstance(error, RuntimeError) and not isinstance(error, BatteriesError) and lost(error):
+            self._show_stacks(error)
             raise self._gone(error) from error
 
+    def _show_stacks(self, error: BaseException) -> None:
+        """Where a peer hangs, write where this process waited, and where the others of this machine are."""
+        if "time" not in str(error).lower():  # as in "Timed out waiting 5000ms for recv operation"
+            return
+        folder = stacks_folder()
+        if folder is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # comes once another one has ended, which waited as this one
+        if folder is None or silence(folder, self.own_rank):
+            waited = "".join(traceback.format_tb(error.__traceback__))
+            sys.stderr.write(f"rank {self.own_rank} (pid {os.getpid()}) waited here, most recent call last:\n{waited}")
+        if folder is not None:
+            sys.stderr.write(stacks(folder))
+
     def _gone(self, error: Exception) -> PeerError:
-        if "time" in str(error).lower():  # where a peer hangs, where this one waits may tell why
-            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         return PeerError(
             f"rank {self.own_rank} of {self.processes} lost another process, which ended or was silent for"
             f" {self.timeout:g} s ({_line(error)}). Saved checkpoints are intact; the same command goes on from there"
@@ -234,8 +253,9 @@ class Distributed(Device):
             return agreed
 
     def beat(self) -> None:
-        """Put off the moment at which, all silent, the stack of this process is printed."""
-        _Watch.beat(self.timeout)
+        """Put off the moment at which, all silent, the stack of this process is printed, if nobody else asks for it."""
+        if stacks_folder() is None:
+            _Watch.beat(self.timeout)
 
     @contextmanager
     def _speaking(self) -> Any:
