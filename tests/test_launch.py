@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -187,6 +188,41 @@ def test_of_several_ranks_the_one_that_hangs_is_named_and_its_stack_is_shown(tmp
     for rank in (0, 2):
         assert len(re.findall(rf"^rank {rank} \(pid \d+\) (?:waited|is) here", result.text, re.M)) == 1
     assert 5 <= result.seconds < 35
+
+
+def test_the_processes_listen_to_their_own_machine_only(tmp_path: Path) -> None:
+    mark = uuid4().hex
+    started = subprocess.Popen(
+        command_of(faulty_toy(tmp_path)),
+        env={**os.environ, "TOY_FAULT": "step:1:wait", "TOY_MARK": mark, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while not (tmp_path / "fault").exists():
+            assert started.poll() is None
+            time.sleep(0.1)
+        processes = running(mark)
+        found = listening(processes)
+    finally:
+        (tmp_path / "seen").touch()
+    assert started.wait(60) == 0
+    assert len(processes) >= 3
+    assert found
+    assert set(found) <= {"127.0.0.1", "::1"}
+
+
+def listening(processes: list[str]) -> list[str]:
+    """Addresses of the sockets on which some processes wait for others to come."""
+    links = [str(link.readlink()) for process in processes for link in Path(f"/proc/{process}/fd").iterdir()]
+    own = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
+    found = []
+    for path, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
+        for line in Path(path).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and inode in own:
+                words = [bytes.fromhex(local.split(":")[0][i : i + 8])[::-1] for i in range(0, len(local) - 5, 8)]
+                found.append(socket.inet_ntop(family, b"".join(words)))
+    return found
 
 
 def test_an_error_of_one_rank_ends_all_with_its_code_and_its_words(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from batteries.errors import BatteriesError, ExperimentError, PeerError, UsageEr
 from batteries.experiment import Batch, Experiment, Stage
 from batteries.train.buffers import buffer_places
 from batteries.train.device import Device, Step
-from batteries.train.launch import end_with_launcher, finished, stacks_folder
+from batteries.train.launch import end_with_launcher, finished, meeting_file, stacks_folder
 from batteries.train.stacks import answer, silence, stacks
 from batteries.train.sync_norm import SyncBatchNorm, synchronised
 
@@ -117,7 +117,7 @@ class Distributed(Device):
             answer(folder, int(os.environ["RANK"]))
         try:
             own = "" if device.type == "cpu" else f",{device.type}:{dist.get_default_backend_for_device(device.type)}"
-            dist.init_process_group(f"cpu:gloo{own}", timeout=limit)
+            dist.init_process_group(f"cpu:gloo{own}", timeout=limit, **_met())
             talk = dist.new_group(backend="gloo", timeout=limit)
         except RuntimeError as error:
             raise PeerError(f"the processes did not find each other: {_line(error)}") from error
@@ -317,6 +317,14 @@ class _TrainingStep(nn.Module):
         for norm in self._norms:
             norm.copies = copies
         return self._experiment.training_step(self.model, batch)
+
+
+def _met() -> dict[str, Any]:
+    """How the processes find each other, where PyTorch's way, the environment, is not to be taken."""
+    if (file := meeting_file()) is None:
+        return {}
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return {"store": dist.FileStore(str(file), world), "rank": rank, "world_size": world}
 
 
 def _own_buffers(model: nn.Module) -> list[Tensor]:

@@ -26,7 +26,7 @@ from batteries.errors import UsageError
 from batteries.train.stacks import stacks, state_of
 
 _FOLDER = "BATTERIES_LAUNCH"
-_WORDS, _STACKS = "words", "stacks"
+_WORDS, _STACKS, _RANKS, _LAUNCHER = "words", "stacks", "ranks", "launcher"
 _DONE = "done"
 _NO_TEXT = sha256(b"").hexdigest()
 _GRACE = 5.0
@@ -36,6 +36,11 @@ _GRACE = 5.0
 def by_us() -> bool:
     """Whether this process is one of those that `launch` started."""
     return _FOLDER in os.environ
+
+
+def meeting_file() -> Path | None:
+    """Where the processes of `launch` find each other: PyTorch's port for it would be open to other machines."""
+    return Path(os.environ[_FOLDER]) / _RANKS if by_us() else None
 
 
 def stacks_folder() -> Path | None:
@@ -97,22 +102,23 @@ def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], obj
     logging.disable(logging.ERROR)  # the launcher's own reports; `_blame` says what matters
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else a restart finds the addresses of the dead
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # nothing listens: the processes meet in a file
     if loopback := [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])  # else the address of the machine's name
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        shutdown_timeout=120,
-    )
     with TemporaryDirectory(prefix="batteries-") as folder, _Reaper(Path(folder), processes) as reaper:
         os.environ[_FOLDER] = folder
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint=str(Path(folder) / _LAUNCHER),
+            rdzv_configs={"store_type": "file"},
+            local_addr="127.0.0.1",
+            max_restarts=0,
+            shutdown_timeout=120,
+        )
         try:
             elastic_launch(config, sys.executable)("-m", "batteries", *arguments)
         except ChildFailedError as error:
