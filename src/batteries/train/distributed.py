@@ -32,6 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from batteries.errors import BatteriesError, ExperimentError, PeerError, UsageError
 from batteries.experiment import Batch, Experiment, Stage
+from batteries.train.averaged import averaged
 from batteries.train.buffers import buffer_places
 from batteries.train.device import Device, Step
 from batteries.train.launch import end_with_launcher, finished, meeting_file, stacks_folder
@@ -181,6 +182,8 @@ class Distributed(Device):
         option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         buffers: dict[str, Any] = {option: bool(_own_buffers(model))}  # those of norms are equal by themselves
         wrapped = _Parallel(_TrainingStep(experiment, model), device_ids=ids, **buffers)
+        if self.processes > 2 and self.name.type == "cpu":
+            wrapped.register_comm_hook(None, lambda _, bucket: averaged(bucket))
         return cast(Step, wrapped)
 
     def no_sync(self, step: Step) -> AbstractContextManager[Any]:
@@ -324,7 +327,8 @@ def _met() -> dict[str, Any]:
     if (file := meeting_file()) is None:
         return {}
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    return {"store": dist.FileStore(str(file), world), "rank": rank, "world_size": world}
+    store = dist.FileStore(str(file), world)  # type: ignore[attr-defined]
+    return {"store": store, "rank": rank, "world_size": world}
 
 
 def _own_buffers(model: nn.Module) -> list[Tensor]:
