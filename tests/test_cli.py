@@ -249,6 +249,7 @@ def test_wrong_use_gives_one_message_and_its_exit_code(
         ("train --ddp 1", 2, "--ddp 1: give 2 processes or more, or leave it out for one"),
         ("train --fold 7", 2, "no fold 7; folds are numbered 0 to 1"),
         ("train --device cuda:7", 2, r"device 'cuda:7' cannot be used .*this machine has only cpu"),
+        ("train --timeout 0", 2, "--timeout 0: give the seconds that a process waits for the others, above 0"),
         ("train --resume toy-009", 2, "toy-009 is not a run; runs there: toy-001, toy-002"),
         ("blend toy-001 toy-002 --weights a,b", 2, "write numbers with commas between them"),
         ("blend toy-001 toy-002 --how median", 2, "'median' is not one of"),
@@ -415,7 +416,8 @@ def test_an_error_of_all_processes_is_said_once_and_the_folder_is_the_one_given(
         r"For the traceback: batteries --debug ...\n",
         done.stderr,
     ), done.stderr
-    assert [path.name for path in (folder / "runs").glob("toy-*")] == ["toy-001"]
+    assert (folder / "runs/folds.parquet").exists()
+    assert not list((folder / "runs").glob("toy-*"))
 
 
 def test_scores_loads_no_torch(trained: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from batteries.errors import UsageError
 from batteries.experiment import Stage
 from batteries.train.device import Device
+from batteries.train.distributed import pick_device
 
 
 class Pair(NamedTuple):
@@ -29,6 +30,19 @@ def test_a_device_that_is_not_there_is_refused_by_name_with_a_way_out(name: str)
     with pytest.raises(UsageError, match=r"device .* cannot be used .*--device auto") as caught:
         Device.pick(name)
     assert repr(name) in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(("name", "dp"), [("meta", False), ("meta", True), ("gpu", True)])
+def test_a_device_that_no_machine_has_is_refused_for_one_process_and_for_dataparallel(name: str, dp: bool) -> None:
+    with pytest.raises(UsageError, match=rf"device '{name}' cannot be used \(.*\); this machine has .*: --device auto"):
+        Device.pick(name, dp=dp)
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_timeout_that_leaves_no_time_or_no_end_is_refused(timeout: float) -> None:
+    with pytest.raises(UsageError, match=r"--timeout .*: give the seconds that a process waits"):
+        pick_device("cpu", timeout=timeout)
 
 
 def test_placing_keeps_the_shape_of_nested_data_and_what_is_no_tensor() -> None:

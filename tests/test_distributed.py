@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,7 @@ class Points(bt.Experiment):
         torch.manual_seed(5)
         layers = {  # no bias before a norm: its gradient is zero but for rounding, which AdamW makes steps of
             "plain": [nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3)],
+            "wide": [nn.Linear(4, 1 << 15), nn.Tanh(), nn.Linear(1 << 15, 3)],
             "norm": [nn.Linear(4, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)],
             "images": [
                 nn.Unflatten(1, (1, 2, 2)),
@@ -176,6 +179,11 @@ def test_a_last_batch_smaller_than_the_processes_is_computed_by_all_and_counts_o
     assert_equal_to_one(three, Points(), bt.Stage("all", epochs=3, lr=0.02, **settings), 50, 8)
 
 
+@pytest.mark.parametrize("kind", ["plain", "images", "wide"])
+def test_three_processes_train_what_one_does(three: Ranks, kind: str) -> None:
+    assert_equal_to_one(three, Points(kind=kind), bt.Stage("all", epochs=2, lr=0.02, clip=0.5), 53, 8)
+
+
 def assert_equal_to_one(ranks: Ranks, experiment: Points, stage: bt.Stage, rows: int, batch_size: int) -> None:
     found = ranks(trained, experiment, stage, rows, batch_size)
     wanted = trained(CPU, experiment, stage, rows, batch_size)
@@ -265,6 +273,50 @@ def test_under_fp16_a_loss_that_is_not_finite_in_one_process_stops_all(two: Rank
     for text, step in [stopped(CPU), *two(stopped)]:
         assert "the loss or its gradient became NaN or infinite in epoch 1, update 3" in text
         assert step == 2
+
+
+class StoppedAt(Exception):
+    """The test has seen enough."""
+
+
+def gone_on_with(place: Device, kind: str, stage: bt.Stage, update: int) -> tuple[Any, Any]:
+    """What a training in float32 ends with, and one that was stopped after an update and begun again."""
+
+    class Single(Points):
+        def model(self) -> nn.Module:
+            return super().model().float()
+
+        def training_step(self, model: nn.Module, batch: bt.Batch) -> dict[str, Any]:
+            return super().training_step(model, batch._replace(inputs=batch.inputs.float()))
+
+    def to(stop: int, saved: dict[str, Any] | None = None) -> dict[str, Any]:
+        experiment = Single(kind=kind)
+        state = TrainState.begin(experiment, stage, experiment.model(), place)
+        if saved is not None:
+            state.load_state_dict(saved)
+
+        def stop_there() -> None:
+            if state.step == stop:
+                raise StoppedAt
+
+        with suppress(StoppedAt):
+            list(train(experiment, stage, state, loader(53, 8), place, after_update=stop_there))
+        return copy.deepcopy(state.state_dict())
+
+    whole = to(0)
+    return whole["model"], to(0, to(update))["model"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "accumulate"), [("plain", 1), ("plain", 3), ("norm", 1), ("norm", 3), ("images", 1), ("wide", 1)]
+)
+def test_three_processes_stopped_after_some_updates_end_with_the_bits_of_three_never_stopped(
+    three: Ranks, kind: str, accumulate: int
+) -> None:
+    """Three numbers have sums that depend on their order, and in float32 it shows."""
+    stage = bt.Stage("all", epochs=3, lr=0.02, accumulate=accumulate)
+    for whole, parts in three(gone_on_with, kind, stage, 2):
+        torch.testing.assert_close(parts, whole, rtol=0, atol=0)
 
 
 @dataclass(kw_only=True)
@@ -472,6 +524,18 @@ def test_two_processes_killed_at_any_moment_end_as_if_never_killed(
     codes, printed = train_in(tmp_path, 2)
     assert codes == [0, 0], printed
     assert_same(outcome(tmp_path), wanted)
+
+
+def test_three_processes_killed_end_as_if_never_killed(tmp_path: Path) -> None:
+    folders = [toy_in(tmp_path / name) for name in ("whole", "killed")]
+    codes, printed = train_in(folders[0], 3)
+    assert codes == [0, 0, 0], printed
+    moments = int((folders[0] / "printed-0.txt").read_text().rpartition("moments: ")[2])
+    codes, printed = train_in(folders[1], 3, KILL_AT=str(int(0.62 * moments)), KILL_RANK="0")
+    assert -9 in codes, printed
+    codes, printed = train_in(folders[1], 3)
+    assert codes == [0, 0, 0], printed
+    assert_same(outcome(folders[1]), outcome(folders[0]))
 
 
 @pytest.mark.parametrize(("rank", "batch", "signal", "code"), [("0", 8, "SIGINT", 130), ("1", 66, "SIGTERM", 143)])

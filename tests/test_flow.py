@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,10 @@ import polars as pl
 import pytest
 
 import batteries as bt
+from batteries.cli.app import main
 from batteries.errors import BlendError, DataError, PredictionsError, UsageError, WeightsError
 from batteries.files import digest_file
+from batteries.score.ledger import Ledger
 
 ROOT = Path("runs")
 
@@ -114,6 +118,22 @@ def test_one_fold_of_two_is_scored_and_said_to_be_partial(toy_folder: Path) -> N
     assert len(bt.open_entry(ROOT, run.name).oof(complete=True)) == 60
 
 
+def test_a_run_with_folds_to_be_trained_yet_stands_below_those_that_are_complete(
+    two_runs: tuple[bt.Entry, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Though one fold alone may score better than all do."""
+    experiment = bt.load_experiment(two_runs[0].folder.parent.parent, overrides=["width=16"])
+    for fold, place in ((0, 2), (1, 0)):
+        bt.train_run(experiment, ROOT, folds=[fold], progress=False)
+        bt.record(bt.open_entry(ROOT, "toy-003"), experiment, ROOT)
+        with Ledger(ROOT) as ledger:  # as of rows that are easy
+            ledger.add_score("toy-003", "oof", 1.5 + fold, metric="accuracy", higher_is_better=True)
+        assert (bt.scores(ROOT)[place].name, bt.scores(ROOT)[place].folds) == ("toy-003", f"{fold + 1}/2")
+        assert main(["scores"]) == 0
+        shown = re.search(r"toy-003 +1/2 +1\.50000", capfd.readouterr().out)
+        assert (shown is not None) is (fold == 0)
+
+
 def test_the_ledger_can_be_written_again_from_the_folders(two_runs: tuple[bt.Entry, ...]) -> None:
     before = bt.scores(ROOT)
     (ROOT / "ledger.db").unlink()
@@ -150,6 +170,21 @@ def test_a_leaderboard_score_must_be_finite_and_later_ones_count(two_runs: tuple
     assert (row.public, row.private) == (0.8, 0.75)
 
 
-def test_averaging_more_checkpoints_than_are_kept_says_so(two_runs: tuple[bt.Entry, ...]) -> None:
-    with pytest.raises(WeightsError, match="keeps 2 scored checkpoints of fold 0, 9 are asked for"):
-        bt.average(bt.Run.open(two_runs[0].folder), two_runs[0].experiment(), ROOT, best=9, progress=False)
+def test_averaging_more_checkpoints_than_a_stage_has_epochs_says_so(two_runs: tuple[bt.Entry, ...]) -> None:
+    run, experiment = bt.Run.open(two_runs[0].folder), two_runs[0].experiment()
+    with pytest.raises(WeightsError) as caught:
+        bt.average(run, experiment, ROOT, progress=False)
+    assert str(caught.value) == (
+        "toy-001 has 2 scored checkpoints of fold 0, 3 are asked for; stage 'all' scored 2 epochs:"
+        " train it for 3 epochs, or ask for --best 2"
+    )
+    with pytest.raises(WeightsError, match="scored 2 epochs and keep = 3: train it for 9 epochs and set keep = 9"):
+        bt.average(run, experiment, ROOT, best=9, progress=False)
+
+
+def test_averaging_more_checkpoints_than_are_kept_says_so(toy_folder: Path, change: Callable[[str, str], None]) -> None:
+    change('bt.Stage("all", epochs=2', 'bt.Stage("all", epochs=8')
+    experiment = bt.load_experiment(toy_folder)
+    run = bt.train_run(experiment, ROOT, folds=[0], progress=False)
+    with pytest.raises(WeightsError, match="of fold 0, 6 are asked for; keep = 3: set keep = 6 in the experiment, or"):
+        bt.average(run, experiment, ROOT, best=6, progress=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -36,6 +37,10 @@ FAULTS = '''
             raise ValueError("a bad row")
         if what == "exit":
             os._exit(5)
+        if what == "wait":
+            while not Path("seen").exists():
+                time.sleep(0.05)
+            return
         if what.startswith("launcher"):
             os.kill(os.getppid(), getattr(signal, what.removeprefix("launcher-")))
             os.environ["TOY_FAULT"] = ""
@@ -91,13 +96,18 @@ class Result:
     """From the fault to the end, or from the start."""
 
 
-def train(folder: Path, *more: str, fault: str = "") -> Result:
-    """Run `batteries train --ddp 2`; nothing of it may be left afterwards."""
+def command_of(folder: Path, *more: str, processes: int = 2) -> list[str]:
+    where = ["-C", str(folder), "train", "--ddp", str(processes), "--device", "cpu"]
+    return [sys.executable, "-m", "batteries", *where, *HARD, *more]
+
+
+def train(folder: Path, *more: str, processes: int = 2, fault: str = "") -> Result:
+    """Run `batteries train --ddp`; nothing of it may be left afterwards."""
     mark = uuid4().hex
     began = time.time()
     (folder / "fault").unlink(missing_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "batteries", "-C", str(folder), "train", "--ddp", "2", "--device", "cpu", *HARD, *more],
+        command_of(folder, *more, processes=processes),
         env={**os.environ, "TOY_FAULT": fault, "TOY_MARK": mark, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -114,11 +124,15 @@ def train(folder: Path, *more: str, fault: str = "") -> Result:
 def left(mark: str) -> list[str]:
     """Processes that were started with a mark in their environment and still run, a moment later."""
     for _ in range(20):
-        found = [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if marked(path, mark)]
-        if not found:
+        if not (found := running(mark)):
             break
         time.sleep(0.1)
     return found
+
+
+def running(mark: str) -> list[str]:
+    """Processes that were started with a mark in their environment and run."""
+    return [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if marked(path, mark)]
 
 
 def marked(path: Path, mark: str) -> bool:
@@ -154,12 +168,61 @@ def test_a_rank_killed_in_any_phase_ends_all_is_named_and_the_same_command_goes_
     assert_same(outcome(tmp_path), whole)
 
 
-def test_a_rank_that_hangs_ends_all_after_the_timeout_is_named_and_stacks_are_shown(tmp_path: Path) -> None:
+def test_a_rank_that_is_stopped_ends_all_after_the_timeout_is_named_and_does_not_answer(tmp_path: Path) -> None:
     result = train(faulty_toy(tmp_path), "--timeout", "5", fault="step:1:SIGSTOP")
     assert result.code == 9
     assert "error: rank 1 of 2 hung: it was silent for too long. Saved checkpoints are intact" in result.text
-    assert "most recent call first" in result.text
+    waited, answer = result.text.split("rank 1 (pid ")
+    assert re.search(r"^rank 0 \(pid \d+\) waited here, most recent call last:\n  File .*, in train\n", waited, re.M)
+    assert " in _summed\n" in waited  # of the batch norms: not where the error was caught, but where it came from
+    assert re.match(r"\d+\) did not answer; it is stopped\nerror: rank 1 of 2 hung", answer)
     assert 5 <= result.seconds < 35  # 15 and less where nothing else runs
+
+
+def test_of_several_ranks_the_one_that_hangs_is_named_and_its_stack_is_shown(tmp_path: Path) -> None:
+    result = train(faulty_toy(tmp_path), "--timeout", "5", processes=3, fault="step:1:wait")
+    assert result.code == 9
+    assert "error: rank 1 of 3 hung: it was silent for too long. Saved checkpoints are intact" in result.text
+    (stack,) = re.findall(r"^rank 1 \(pid \d+\) is here:\n((?:(?!rank |error: ).*\n)+)", result.text, re.M)
+    assert re.search(r'File ".*experiment.py", line \d+ in fault\n.* in training_step\n', stack)
+    for rank in (0, 2):
+        assert len(re.findall(rf"^rank {rank} \(pid \d+\) (?:waited|is) here", result.text, re.M)) == 1
+    assert 5 <= result.seconds < 35
+
+
+def test_the_processes_listen_to_their_own_machine_only(tmp_path: Path) -> None:
+    mark = uuid4().hex
+    started = subprocess.Popen(
+        command_of(faulty_toy(tmp_path)),
+        env={**os.environ, "TOY_FAULT": "step:1:wait", "TOY_MARK": mark, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while not (tmp_path / "fault").exists():
+            assert started.poll() is None
+            time.sleep(0.1)
+        processes = running(mark)
+        found = listening(processes)
+    finally:
+        (tmp_path / "seen").touch()
+    assert started.wait(60) == 0
+    assert len(processes) >= 3
+    assert found
+    assert set(found) <= {"127.0.0.1", "::1"}
+
+
+def listening(processes: list[str]) -> list[str]:
+    """Addresses of the sockets on which some processes wait for others to come."""
+    links = [str(link.readlink()) for process in processes for link in Path(f"/proc/{process}/fd").iterdir()]
+    own = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
+    found = []
+    for path, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
+        for line in Path(path).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and inode in own:
+                words = [bytes.fromhex(local.split(":")[0][i : i + 8])[::-1] for i in range(0, len(local) - 5, 8)]
+                found.append(socket.inet_ntop(family, b"".join(words)))
+    return found
 
 
 def test_an_error_of_one_rank_ends_all_with_its_code_and_its_words(tmp_path: Path) -> None:

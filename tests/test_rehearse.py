@@ -1,4 +1,4 @@
-"""The rehearsal: two batches of everything, in a folder that is thrown away."""
+"""The rehearsal: a few batches of everything, in a folder that is thrown away."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rehearsed(folder: Path, said: list[str] | None = None, **values: object) -> 
 def test_it_says_what_the_run_is_going_to_be_like(toy_folder: Path) -> None:
     said: list[str] = []
     done = rehearsed(toy_folder, said)
-    assert said == ["rehearsing 2 stages on cpu, 16 training and 16 held-out rows"]
+    assert said == ["rehearsing 2 stages on cpu, 30 training and 16 held-out rows"]
     assert (done.experiment, done.device, done.folds, done.resumed) == ("Toy", "cpu", 2, True)
     assert done.parameters == 2 * 8 + 8 + 2 * 8 + 8 * 3 + 3
     assert done.batch == "(8, 2) float32, (8) int64"
@@ -54,15 +54,53 @@ def test_it_says_what_the_run_is_going_to_be_like(toy_folder: Path) -> None:
     assert done.notes == ()
 
 
-def test_every_stage_makes_two_updates_and_two_batches_are_predicted(toy_folder: Path, change: Change) -> None:
+def test_a_quick_stage_makes_more_updates_than_two_and_two_batches_are_predicted(
+    toy_folder: Path, change: Change
+) -> None:
     change("    def predict_step(self, model: nn.Module, inputs: Tensor) -> Tensor:", BATCHES)
     change("epochs=2, lr=self.lr / 2, start", "epochs=2, batch_size=4, lr=self.lr / 2, start")
     experiment = load_experiment(toy_folder, values={"accumulate": 2})
     done = rehearse(experiment, device="cpu")
-    assert type(experiment).trained == [8, 8, 8, 6] + [4] * 4  # type: ignore[attr-defined]
+    assert type(experiment).trained == [8, 8, 8, 6] + [4] * 7 + [2]  # type: ignore[attr-defined]
     # validation of head, of all; held-out rows, test rows: two batches of the larger size, however they are cut
     assert type(experiment).predicted == [8] * 2 + [4] * 4 + [4] * 4 + [4] * 4  # type: ignore[attr-defined]
     assert done.prediction == (16, 3)
+
+
+SLOW = """    def training_step(self, model, batch):
+        import time
+
+        Toy.batches = getattr(Toy, "batches", 0) + 1
+        time.sleep(WAIT)
+        return super().training_step(model, batch)
+
+    def model("""
+
+
+def test_updates_that_are_slow_because_they_are_the_first_do_not_count_in_the_estimate(
+    toy_folder: Path, change: Change
+) -> None:
+    """As where libraries start, kernels are chosen and files are read for the first time."""
+    change("    def model(", SLOW.replace("WAIT", "0.3 if Toy.batches <= 2 else 0.002"))
+    done = rehearsed(toy_folder, batch_size=3)
+    updates = 2 * sum(stage.updates for stage in done.stages)
+    assert updates == 2 * (4 + 2) * 10
+    assert 0.002 * updates < done.estimate < 0.1 * updates  # 0.3 would be that of the first two alone
+
+
+def test_a_slow_stage_makes_two_updates(toy_folder: Path, change: Change) -> None:
+    change("    def model(", SLOW.replace("WAIT", "2.1 if Toy.batches == 1 else 0.0"))
+    change('bt.Stage("all"', 'bt.Stage("same", epochs=1, lr=0.1), bt.Stage("all"')
+    experiment = load_experiment(toy_folder, values={"batch_size": 3})
+    rehearse(experiment, device="cpu")
+    assert type(experiment).batches == 3 * 2  # type: ignore[attr-defined]
+
+
+def test_one_stage_is_said_as_one(toy_folder: Path, change: Change) -> None:
+    change("        return [\n", "        return [bt.Stage('only', epochs=1)]\n        return [\n")
+    said: list[str] = []
+    rehearsed(toy_folder, said)
+    assert said[0].startswith("rehearsing 1 stage on cpu, ")
 
 
 def test_frozen_parameters_do_not_count_as_learning(toy_folder: Path, change: Change) -> None:

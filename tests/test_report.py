@@ -343,6 +343,27 @@ def test_points_are_those_of_one_number_cut_where_a_stage_begins() -> None:
     assert _pieces([*between, closing], "lr") == [([50.0, 100.0, 150.0, 150.0], [0.5, 1.0, 1.5, 1.5])]
 
 
+def test_a_stage_with_fewer_lines_than_epochs_shows_the_loss_of_its_epochs() -> None:
+    """Its first stage is long, its second one has fewer updates than there are between two lines."""
+    long = [{"step": step, "stage": "head", "step/loss": 1.0} for step in (50, 100, 150)]
+    long.append({"step": 160, "stage": "head", "train/loss": 9.0})
+    short = [{"step": 160 + 20 * epoch, "stage": "all", "train/loss": 1 / epoch} for epoch in (1, 2, 4)]
+    short.insert(2, {"step": 210, "stage": "all", "step/loss": 5.0})
+    first, second = _pieces([*long, *short], "step/loss", "train/loss")
+    assert first == ([50.0, 100.0, 150.0], [1.0, 1.0, 1.0])
+    assert second == ([180.0, 200.0, 240.0], [1.0, 0.5, 0.25])
+
+
+def test_the_loss_of_a_short_run_is_drawn_though_one_line_of_the_log_came_between(tmp_path: Path) -> None:
+    targets = np.arange(ROWS) % 3
+    run = add_run(tmp_path, probabilities(targets, 1.0, 0), targets, valid=0.9)
+    for path in run.folder.glob("fold*/metrics.jsonl"):
+        line = json.dumps({"step": 15, "stage": "head", "epoch": 2, "step/loss": 7.0, "lr": 1e-3})
+        write_text(path, "\n".join([*path.read_text().splitlines()[:1], line, *path.read_text().splitlines()[1:], ""]))
+    label = next(label for label in Page(write_report(tmp_path)).charts if label.startswith("Training loss"))
+    assert label == "Training loss of run-001 over the updates, 2 folds; mean of the last values 0.25000"
+
+
 def test_thinned_curves_keep_their_mean_and_their_gaps() -> None:
     steps, values = list(range(1000)), [float(number) for number in range(1000)]
     thin = plots.thinned((steps, values), most=500)

@@ -15,7 +15,15 @@ import pytest
 import torch
 
 import batteries as bt
-from batteries.errors import BusyError, ExperimentError, NonFiniteError, ResourceError, ResumeError, UsageError
+from batteries.errors import (
+    BatteriesError,
+    BusyError,
+    ExperimentError,
+    NonFiniteError,
+    ResourceError,
+    ResumeError,
+    UsageError,
+)
 from batteries.experiment import load_experiment
 from batteries.files import locked, read_sealed, write_sealed
 from batteries.prepare.seed import seed_everything
@@ -140,6 +148,62 @@ def test_lost_predictions_of_a_complete_run_are_joined_again_from_its_folds(copy
     (copy / "runs/toy-001/oof.parquet").unlink()
     trained(copy)
     assert (copy / "runs/toy-001/oof.parquet").read_bytes() == (finished / "runs/toy-001/oof.parquet").read_bytes()
+
+
+# --- failed at its start
+
+
+def runs_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "runs").iterdir() if "toy" in path.name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"head", epochs=4', '"head", freeze="nothing-*", epochs=4', r"freeze 'nothing-\*' matches no parameter"),
+        ("nn.Linear(2, self.width)", "nn.Linear(3, self.width)", "shapes cannot be multiplied"),
+        ("return nn.functional.cross_entropy(outputs, targets)", "return outputs.sum() / 0", "became NaN or infinite"),
+    ],
+)
+def test_a_run_that_fails_at_its_start_leaves_no_folder_and_gives_its_number_back(
+    toy_folder: Path, change: Change, old: str, new: str, message: str
+) -> None:
+    change(old, new)
+    with pytest.raises((RuntimeError, BatteriesError), match=message):
+        trained(toy_folder, folds=[0])
+    assert runs_in(toy_folder) == []
+    change(new, old)
+    said: list[str] = []
+    assert trained(toy_folder, said, folds=[0]).name == "toy-001"
+    assert not [line for line in said if "unfinished" in line]
+
+
+def test_a_run_that_fails_at_its_start_takes_no_number_of_another(toy_folder: Path, change: Change) -> None:
+    trained(toy_folder, folds=[0])
+    change("nn.Linear(2, self.width)", "nn.Linear(3, self.width)")
+    with pytest.raises(RuntimeError):
+        trained(toy_folder, folds=[0])
+    assert runs_in(toy_folder) == ["toy-001"]
+
+
+FAILING = """    def training_step(self, model, batch):
+        Toy.batches = getattr(Toy, "batches", 0) + 1
+        if Toy.batches == WHEN:
+            raise ValueError("a bad row")
+        return super().training_step(model, batch)
+
+    def model(self)"""
+
+
+@pytest.mark.parametrize(("log_every", "batch"), [(2, 4), (50, 10)])
+def test_a_run_that_fails_later_stays_with_its_metrics_or_its_checkpoints(
+    toy_folder: Path, change: Change, log_every: int, batch: int
+) -> None:
+    change("    metric = bt.Metric", f"    log_every = {log_every}\n    metric = bt.Metric")
+    change("    def model(self)", FAILING.replace("WHEN", str(batch)))
+    with pytest.raises(ValueError, match="a bad row"):
+        trained(toy_folder, folds=[0])
+    assert runs_in(toy_folder) == ["toy-001"]
 
 
 # --- changed since
@@ -443,6 +507,12 @@ def test_a_dataset_that_loses_rows_is_refused(toy_folder: Path, change: Change) 
         "        if not training:\n            points, rows = points[1:], rows[1:]\n        return points, ",
     )
     with pytest.raises(ExperimentError, match="dataset returned 29 samples for 30 rows; return one each, in order"):
+        trained(toy_folder)
+
+
+def test_a_model_without_numbers_is_refused_by_the_name_of_a_parameter(toy_folder: Path, change: Change) -> None:
+    change("nn.Linear(2, self.width)", "nn.Linear(2, self.width, device='meta')")
+    with pytest.raises(ExperimentError, match=r"Toy\.model returned 0\.weight on the meta device, which"):
         trained(toy_folder)
 
 

@@ -8,7 +8,7 @@ Next:  every other module raises from here; only `cli` turns them into messages.
     1 a bug                   6 disk or memory ran out
     2 usage                   7 non-finite training
     3 invalid input           8 busy (lock, ledger)
-    4 corrupt or untrusted    9 another process of the training died or hangs
+    4 corrupt or untrusted    9 another process of the training died, hangs or ended without a word
     130 Ctrl-C, 143 SIGTERM: stopped after a saved checkpoint
 """
 

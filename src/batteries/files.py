@@ -274,6 +274,16 @@ def new_folder(root: Path, stem: str, fill: Callable[[Path, str], object]) -> Pa
         number += 1
 
 
+def forget_folder(folder: Path) -> None:
+    """Remove a folder that `new_folder` made and whose name nobody has noted yet; its number may be given again."""
+    root, (stem, _, number) = folder.parent, folder.name.rpartition("-")
+    removed = root / f".{folder.name}.{uuid4().hex}.tmp"
+    folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+    if _numbers(root).get(stem) == int(number):
+        write_text(root / _NUMBERS, json.dumps({**_numbers(root), stem: int(number) - 1}))
+
+
 def _claimed(half_made: Path, folder: Path) -> bool:
     """Whether the folder got its name; not if another process took it meanwhile."""
     try:

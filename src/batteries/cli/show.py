@@ -48,10 +48,12 @@ def _text(cell: Cell) -> str:
 
 def board(rows: Sequence[Row]) -> None:
     """Print entries of one metric and split, and which these are."""
+    partly = any(row.missing_folds for row in rows)
     table(
         [
             {
                 "entry": row.name,
+                "folds": row.folds if partly else None,
                 "valid": row.valid,
                 "±rows": brief(row.noise),
                 "±folds": brief(row.fold_deviation),

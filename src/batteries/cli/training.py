@@ -32,7 +32,7 @@ def train(
     ddp: Annotated[int | None, typer.Option(metavar="N", help="N processes on this machine (DDP).")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for another process before giving it up.")] = 600.0,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run though its code changed.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Two batches of everything; nothing is kept.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="A few batches of everything; nothing is kept.")] = False,
     json: Json = False,
 ) -> None:
     """Steps 1-4: every fold and stage; run again, it goes on."""

@@ -97,11 +97,31 @@ def _pick(run: Run, experiment: Experiment, fold: int, stage: Stage, best: int) 
     checkpoints = Checkpoints(run.stage_folder(fold, stage.name), metric=experiment.metric, keep=experiment.keep)
     found = checkpoints.best(best)
     if len(found) < best:
+        assert checkpoints.last is not None
+        scored = sum(score is not None for score in checkpoints.last.info["scores"])
         raise WeightsError(
-            f"{run.name} keeps {len(found)} scored checkpoints of fold {fold}, {best} are asked for;"
-            f" ask for fewer, or set keep = {best} in the experiment and train again"
+            f"{run.name} has {_counted(len(found), 'scored checkpoint')} of fold {fold}, {best} are asked for;"
+            f" {_why_fewer(stage, best, scored=scored, keep=experiment.keep)}, or ask for --best {len(found)}"
         )
     return found
+
+
+def _why_fewer(stage: Stage, best: int, *, scored: int, keep: int) -> str:
+    """Say what stood in the way of so many checkpoints, and what to change for them."""
+    reasons, changes = [], []
+    if scored < best:
+        reasons.append(f"stage {stage.name!r} scored {_counted(scored, 'epoch')}")
+        changes.append(f"train it for {best} epochs" if stage.epochs < best else "train it longer")
+    if keep < best:
+        reasons.append(f"keep = {keep}")
+        changes.append(f"set keep = {best} in the experiment")
+    if not reasons:
+        reasons, changes = ["keep was less when it was trained"], ["train again"]
+    return f"{' and '.join(reasons)}: {' and '.join(changes)}"
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'s' * (count != 1)}"
 
 
 def _config(run: Run, best: int, picked: dict[int, list[Checkpoint]]) -> dict[str, Any]:

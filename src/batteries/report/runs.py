@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -75,42 +76,46 @@ def _values(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
 def _curves(run: Run, lines: Lines) -> list[Plot]:
     metric = run.config["metric"]
     up = "higher" if metric["higher_is_better"] else "lower"
-    fine = any("step/loss" in row for rows in lines.values() for row in rows)
-    wanted = [("step/loss", "training loss", "Mean loss between two lines of the log.")]
-    wanted = wanted if fine else [("train/loss", "training loss", "Mean loss of each epoch.")]
-    wanted.append((f"valid/{metric['name']}", f"validation {metric['name']}", f"On the held-out fold; {up} is better."))
-    wanted += [(f"valid/{n}", f"validation {n}", "On the held-out fold.") for n in run.config["also"][:_MORE_METRICS]]
-    wanted.append(("lr", "learning rate", "The schedule as it was; of the first group of parameters."))
-    wanted.append(("step/grad_norm", "gradient norm", "Of the whole gradient, before it was clipped."))
-    charts = (_curve(run.name, lines, key, title, caption) for key, title, caption in wanted)
+    loss = "Mean loss between two lines of the log, or of each epoch of a stage that has more epochs than lines."
+    wanted: list[tuple[tuple[str, ...], str, str]] = [(("step/loss", "train/loss"), "training loss", loss)]
+    best = f"On the held-out fold; {up} is better."
+    wanted.append(((f"valid/{metric['name']}",), f"validation {metric['name']}", best))
+    more = run.config["also"][:_MORE_METRICS]
+    wanted += [((f"valid/{other}",), f"validation {other}", "On the held-out fold.") for other in more]
+    wanted.append((("lr",), "learning rate", "The schedule as it was; of the first group of parameters."))
+    wanted.append((("step/grad_norm",), "gradient norm", "Of the whole gradient, before it was clipped."))
+    charts = (_curve(run.name, lines, keys, title, caption) for keys, title, caption in wanted)
     return [chart for chart in charts if chart is not None]
 
 
-def _curve(name: str, lines: Lines, key: str, title: str, caption: str) -> Plot | None:
-    pieces = [(fold, piece) for fold, rows in lines.items() for piece in _pieces(rows, key)]
+def _curve(name: str, lines: Lines, keys: Sequence[str], title: str, caption: str) -> Plot | None:
+    folds = {fold: _pieces(rows, *keys) for fold, rows in lines.items()}
+    pieces = [(fold, piece) for fold, own in folds.items() for piece in own]
     if not pieces:
         return None
-    last = [next((row[key] for row in reversed(rows) if row.get(key) is not None), None) for rows in lines.values()]
-    known = [value for value in last if value is not None]
+    finite = [[value for _, values in own for value in values if not isnan(value)] for own in folds.values()]
+    known = [values[-1] for values in finite if values]
     label = f"{title.capitalize()} of {name} over the updates, {counted(len(lines), 'fold')};"
     label += f" mean of the last values {score(float(np.mean(known)))}" if known else " no finite values"
-    log = "loss" in key or key == "step/grad_norm"
+    log = any("loss" in key or key == "step/grad_norm" for key in keys)
     return Plot(plots.curves(pieces, label, y=title, stages=_stages(lines), log=log), caption)
 
 
-def _pieces(rows: Sequence[Mapping[str, Any]], key: str) -> list[plots.Points]:
-    """The points of one fold, cut where a stage begins: its weights may come from an earlier epoch."""
-    pieces: dict[str, list[Mapping[str, Any]]] = {}
+def _pieces(rows: Sequence[Mapping[str, Any]], *keys: str) -> list[plots.Points]:
+    """The points of one fold, cut where a stage begins: its weights may come from an earlier epoch.
+
+    Of several numbers, each stage shows the one with more points.
+    """
+    stages: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for row in rows:
-        if key in row:
-            pieces.setdefault(str(row.get("stage", "")), []).append(row)
-    return [
-        (
-            [float(row["step"]) for row in found],
-            [float("nan") if row[key] is None else float(row[key]) for row in found],
-        )
-        for found in pieces.values()
-    ]
+        for key in keys:
+            if key in row:
+                found = stages.setdefault(str(row.get("stage", "")), {})
+                steps, values = found.setdefault(key, ([], []))
+                steps.append(float(row["step"]))
+                values.append(float("nan") if row[key] is None else float(row[key]))
+    shown = [[found[key] for key in keys if key in found] for found in stages.values()]
+    return [max(points, key=lambda of: len(of[0])) for points in shown]
 
 
 def _stages(lines: Lines) -> list[tuple[float, str]]:

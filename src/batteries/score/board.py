@@ -88,10 +88,10 @@ def record(entry: Entry, experiment: Experiment, root: Path | str) -> float:
 
 
 def scores(root: Path | str = "runs") -> list[Row]:
-    """Return the board of a folder of runs, best validation first.
+    """Return the board of a folder of runs, best validation first, below them those with folds to be trained yet.
 
     Scores of different metrics or splits do not compare: rows of one metric on one split stand together,
-    the group with the newest entry first.
+    the group with the newest entry first. Nor do scores of other rows: one fold may be easier than all.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def scores(root: Path | str = "runs") -> list[Row]:
         raise UsageError(f"{root} has a ledger without entries; train something first: batteries train")
     rows = [_row(entry, [e for e in events if e["entry"] == entry["name"]]) for entry in entries]
     newest = {row.group: place for place, row in enumerate(rows)}
-    return sorted(rows, key=lambda row: (-newest[row.group], _direction(row).order(row.valid)))
+    return sorted(rows, key=lambda row: (-newest[row.group], row.missing_folds, _direction(row).order(row.valid)))
 
 
 def _direction(row: Row) -> Metric:

@@ -104,7 +104,9 @@ class Averaged:
 
     `ema` averages parameters and buffers after every update, with a decay that rises as (1 + n) / (10 + n) up to
     the stage's; `swa` averages parameters equally after every epoch, and copies the buffers. As
-    `torch.optim.swa_utils.AveragedModel` does, but counted on the host, so that no update waits for the device.
+    `torch.optim.swa_utils.AveragedModel` does, but counted on the host, so that no update waits for the device:
+    where a fused optimizer on an accelerator leaves out an update by itself, the unchanged weights are averaged
+    once more.
     """
 
     def __init__(self, model: nn.Module, stage: Stage) -> None:

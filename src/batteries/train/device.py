@@ -50,15 +50,11 @@ class Device:
             return DataParallel(_accelerator(name))
         if name == "auto":
             return Device(_accelerator(name))
+        device = _known(name)
         try:
-            device = torch.device(name)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
-            has = f"{torch.accelerator.device_count()} accelerators" if torch.accelerator.is_available() else "only cpu"
-            reason = str(error).splitlines()[0]
-            raise UsageError(
-                f"device {name!r} cannot be used ({reason}); this machine has {has}: --device auto"
-            ) from None
+            raise _unusable(name, str(error).splitlines()[0]) from None
         return Device(device)
 
     def __enter__(self) -> Device:
@@ -188,10 +184,26 @@ def _accelerator(name: str) -> torch.device:
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "auto":
         return found or torch.device("cpu")
-    kind = torch.device(name).type
+    kind = _known(name).type
     if kind != "cpu" and (found is None or found.type != kind):
         raise UsageError(f"there is no {kind} device here: --device auto")
     return torch.device(kind if kind == "cpu" else f"{kind}:0")
+
+
+def _known(name: str) -> torch.device:
+    """The device of a name. Raises UsageError for what is none, or holds no numbers."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:  # whose text lists all the kinds that there are on any machine
+        raise _unusable(name, "PyTorch knows no such device") from None
+    if device.type == "meta":
+        raise _unusable(name, "it holds shapes, no numbers")
+    return device
+
+
+def _unusable(name: str, reason: str) -> UsageError:
+    has = f"{torch.accelerator.device_count()} accelerators" if torch.accelerator.is_available() else "only cpu"
+    return UsageError(f"device {name!r} cannot be used ({reason}); this machine has {has}: --device auto")
 
 
 def _prefetched(device: Device, batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -11,13 +11,16 @@ import faulthandler
 import os
 import pickle
 import re
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from inspect import signature
+from math import inf
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -29,9 +32,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from batteries.errors import BatteriesError, ExperimentError, PeerError, UsageError
 from batteries.experiment import Batch, Experiment, Stage
+from batteries.train.averaged import averaged
 from batteries.train.buffers import buffer_places
 from batteries.train.device import Device, Step
-from batteries.train.launch import end_with_launcher, finished
+from batteries.train.launch import end_with_launcher, finished, meeting_file, stacks_folder
+from batteries.train.stacks import answer, silence, stacks
 from batteries.train.sync_norm import SyncBatchNorm, synchronised
 
 _T = TypeVar("_T")
@@ -56,6 +61,11 @@ def pick_device(name: str = "auto", *, dp: bool = False, timeout: float = TIMEOU
     timeout
         Seconds that a process waits for another before it ends with PeerError; only under torchrun.
 
+    Raises
+    ------
+    UsageError
+        This machine does not have the device, or the options contradict each other.
+
     Example
     -------
     >>> with pick_device("cpu") as device:
@@ -63,6 +73,8 @@ def pick_device(name: str = "auto", *, dp: bool = False, timeout: float = TIMEOU
     1
 
     """
+    if not 0 < timeout < inf:
+        raise UsageError(f"--timeout {timeout:g}: give the seconds that a process waits for the others, above 0")
     if not launched():
         return Device.pick(name, dp=dp)
     if dp:
@@ -102,9 +114,11 @@ class Distributed(Device):
         limit = timedelta(seconds=timeout)
         faulthandler.enable()
         end_with_launcher()
+        if (folder := stacks_folder()) is not None:
+            answer(folder, int(os.environ["RANK"]))
         try:
             own = "" if device.type == "cpu" else f",{device.type}:{dist.get_default_backend_for_device(device.type)}"
-            dist.init_process_group(f"cpu:gloo{own}", timeout=limit)
+            dist.init_process_group(f"cpu:gloo{own}", timeout=limit, **_met())
             talk = dist.new_group(backend="gloo", timeout=limit)
         except RuntimeError as error:
             raise PeerError(f"the processes did not find each other: {_line(error)}") from error
@@ -119,12 +133,26 @@ class Distributed(Device):
                 self.flag.work.wait()
             dist.destroy_process_group()
             finished()
+        elif isinstance(error, PeerError):
+            self._show_stacks(error)
         elif isinstance(error, RuntimeError) and not isinstance(error, BatteriesError) and lost(error):
+            self._show_stacks(error)
             raise self._gone(error) from error
 
+    def _show_stacks(self, error: BaseException) -> None:
+        """Where a peer hangs, write where this process waited, and where the others of this machine are."""
+        if "time" not in str(error).lower():  # as in "Timed out waiting 5000ms for recv operation"
+            return
+        folder = stacks_folder()
+        if folder is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # comes once another one has ended, which waited as this one
+        if folder is None or silence(folder, self.own_rank):
+            waited = "".join(traceback.format_tb(error.__traceback__))
+            sys.stderr.write(f"rank {self.own_rank} (pid {os.getpid()}) waited here, most recent call last:\n{waited}")
+        if folder is not None:
+            sys.stderr.write(stacks(folder))
+
     def _gone(self, error: Exception) -> PeerError:
-        if "time" in str(error).lower():  # where a peer hangs, where this one waits may tell why
-            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         return PeerError(
             f"rank {self.own_rank} of {self.processes} lost another process, which ended or was silent for"
             f" {self.timeout:g} s ({_line(error)}). Saved checkpoints are intact; the same command goes on from there"
@@ -154,6 +182,8 @@ class Distributed(Device):
         option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         buffers: dict[str, Any] = {option: bool(_own_buffers(model))}  # those of norms are equal by themselves
         wrapped = _Parallel(_TrainingStep(experiment, model), device_ids=ids, **buffers)
+        if self.processes > 2 and self.name.type == "cpu":
+            wrapped.register_comm_hook(None, lambda _, bucket: averaged(bucket))
         return cast(Step, wrapped)
 
     def no_sync(self, step: Step) -> AbstractContextManager[Any]:
@@ -226,8 +256,9 @@ class Distributed(Device):
             return agreed
 
     def beat(self) -> None:
-        """Put off the moment at which, all silent, the stack of this process is printed."""
-        _Watch.beat(self.timeout)
+        """Put off the moment at which, all silent, the stack of this process is printed, if nobody else asks for it."""
+        if stacks_folder() is None:
+            _Watch.beat(self.timeout)
 
     @contextmanager
     def _speaking(self) -> Any:
@@ -289,6 +320,15 @@ class _TrainingStep(nn.Module):
         for norm in self._norms:
             norm.copies = copies
         return self._experiment.training_step(self.model, batch)
+
+
+def _met() -> dict[str, Any]:
+    """How the processes find each other, where PyTorch's way, the environment, is not to be taken."""
+    if (file := meeting_file()) is None:
+        return {}
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.FileStore(str(file), world)  # type: ignore[attr-defined]
+    return {"store": store, "rank": rank, "world_size": world}
 
 
 def _own_buffers(model: nn.Module) -> list[Tensor]:

@@ -23,8 +23,10 @@ from typing import Any
 from uuid import uuid4
 
 from batteries.errors import UsageError
+from batteries.train.stacks import stacks, state_of
 
 _FOLDER = "BATTERIES_LAUNCH"
+_WORDS, _STACKS, _RANKS, _LAUNCHER = "words", "stacks", "ranks", "launcher"
 _DONE = "done"
 _NO_TEXT = sha256(b"").hexdigest()
 _GRACE = 5.0
@@ -36,6 +38,16 @@ def by_us() -> bool:
     return _FOLDER in os.environ
 
 
+def meeting_file() -> Path | None:
+    """Where the processes of `launch` find each other: PyTorch's port for it would be open to other machines."""
+    return Path(os.environ[_FOLDER]) / _RANKS if by_us() else None
+
+
+def stacks_folder() -> Path | None:
+    """Where the processes of `launch` answer where they are."""
+    return Path(os.environ[_FOLDER]) / _STACKS if by_us() else None
+
+
 def failed(text: str) -> bool:
     """Let the launcher know that this process ends with an error, so that it does not wait long for the others.
 
@@ -43,7 +55,7 @@ def failed(text: str) -> bool:
     """
     if by_us():
         try:
-            (Path(os.environ[_FOLDER]) / sha256(text.encode()).hexdigest()).touch(exist_ok=False)
+            (Path(os.environ[_FOLDER]) / _WORDS / sha256(text.encode()).hexdigest()).touch(exist_ok=False)
         except FileExistsError:
             return False
     return True
@@ -52,7 +64,7 @@ def failed(text: str) -> bool:
 def finished() -> None:
     """Let the launcher know that all processes came to the end of their work, so that it leaves them in peace."""
     if by_us():
-        (Path(os.environ[_FOLDER]) / _DONE).touch()
+        (Path(os.environ[_FOLDER]) / _WORDS / _DONE).touch()
 
 
 def end_with_launcher() -> None:
@@ -90,22 +102,23 @@ def launch(arguments: Sequence[str], processes: int, *, say: Callable[[str], obj
     logging.disable(logging.ERROR)  # the launcher's own reports; `_blame` says what matters
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else a restart finds the addresses of the dead
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # nothing listens: the processes meet in a file
     if loopback := [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])  # else the address of the machine's name
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        shutdown_timeout=120,
-    )
     with TemporaryDirectory(prefix="batteries-") as folder, _Reaper(Path(folder), processes) as reaper:
         os.environ[_FOLDER] = folder
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint=str(Path(folder) / _LAUNCHER),
+            rdzv_configs={"store_type": "file"},
+            local_addr="127.0.0.1",
+            max_restarts=0,
+            shutdown_timeout=120,
+        )
         try:
             elastic_launch(config, sys.executable)("-m", "batteries", *arguments)
         except ChildFailedError as error:
@@ -132,7 +145,7 @@ def _blame(failures: Mapping[int, Any], reaper: _Reaper, processes: int, say: Ca
             return int(code)
         say(f"rank {rank} of {processes} ended itself with code {code} and said nothing. {again}")
         return 9
-    hung = sorted(set(range(processes)) - set(codes))
+    hung = sorted(set(range(processes)) - {rank for rank, code in codes.items() if code == 9})
     say(f"rank {', '.join(map(str, hung)) or '?'} of {processes} hung: it was silent for too long. {again}")
     return 9
 
@@ -142,6 +155,8 @@ class _Reaper:
 
     def __init__(self, folder: Path, processes: int) -> None:
         self.folder, self.processes, self.over = folder, processes, Event()
+        self.words = folder / _WORDS
+        self.words.mkdir()
         self.seen: set[int] = set()
         self.killed: set[int] = set()
         self.thread = Thread(target=self._watch, daemon=True)
@@ -167,6 +182,8 @@ class _Reaper:
             self.seen |= alive
             if self._failed(alive):
                 self.over.wait(_GRACE)
+                if not self.over.is_set() and not self.explained():
+                    sys.stderr.write(stacks(self.folder / _STACKS))
                 for child in set() if self.over.is_set() else _children():
                     with suppress(ProcessLookupError):
                         os.killpg(child, signal.SIGKILL)  # each is a session of its own, its loader workers in it
@@ -175,18 +192,26 @@ class _Reaper:
 
     def explained(self) -> bool:
         """Whether a process said what it failed with."""
-        return bool({path.name for path in self.folder.iterdir()} - {_DONE, _NO_TEXT})
+        return bool({path.name for path in self.words.iterdir()} - {_DONE, _NO_TEXT})
 
     def _failed(self, alive: set[int]) -> bool:
         """Whether a process said that it failed, or is gone without a word while others are at work."""
-        words = {path.name for path in self.folder.iterdir()}
+        words = {path.name for path in self.words.iterdir()}
         return bool(words - {_DONE}) or (not words and len(alive) < len(self.seen) == self.processes)
 
 
 def _children() -> set[int]:
-    """Processes that this one started and that lead a group of their own; where the system tells."""
+    """Processes that this one started, that lead a group of their own and run; where the system tells."""
     found = set()
     for path in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        with suppress(OSError):  # the thread or the process is gone meanwhile
-            found |= {pid for pid in map(int, path.read_text().split()) if os.getpgid(pid) == pid}
-    return found
+        with suppress(OSError):  # the thread is gone meanwhile
+            found |= set(map(int, path.read_text().split()))
+    return {process for process in found if _leads(process)}
+
+
+def _leads(process: int) -> bool:
+    try:
+        state, group = state_of(process)
+    except ProcessLookupError:
+        return False
+    return group == process and state not in "ZX"

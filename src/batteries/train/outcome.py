@@ -37,6 +37,12 @@ def build_model(experiment: Experiment, fold: int) -> nn.Module:
     model = experiment.model()
     if not isinstance(model, nn.Module):
         raise ExperimentError(f"{type(experiment).__name__}.model must return an nn.Module, got {type(model).__name__}")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise ExperimentError(
+                f"{type(experiment).__name__}.model returned {name} on the meta device, which holds no numbers; make"
+                " the model without device='meta', or give it memory, model.to_empty(device='cpu'), and weights"
+            )
     return model
 
 

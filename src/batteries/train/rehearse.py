@@ -1,4 +1,4 @@
-"""Rehearse: two batches of everything a run does, in a folder that is thrown away.
+"""Rehearse: a few batches of everything a run does, in a folder that is thrown away.
 
 In:    an experiment.
 Out:   its errors, if it has any; else its shapes, speed, memory, and about how long the whole run takes.
@@ -10,17 +10,17 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from math import inf, isfinite
 from pathlib import Path
+from statistics import median_low
 from tempfile import mkdtemp
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
@@ -33,24 +33,25 @@ from batteries.prepare.folds import Folds, default_strategy, make_folds
 from batteries.prepare.table import test_table, training_table
 from batteries.train.device import Device
 from batteries.train.distributed import pick_device
+from batteries.train.few import MOST, UPDATES, Few, HeldOutLast, batch_size_of
 from batteries.train.interrupt import Interrupts
 from batteries.train.record import Run, Tables
 from batteries.train.run import Say, train_run
 from batteries.train.samplers import Sampler, Shuffled
 
-_UPDATES = 2
-_BATCHES = 2
+_SECONDS = 4.0
+"""For all the updates that only measure: the first ones of a process are slower than all that follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRehearsed:
-    """What two updates of a stage were like."""
+    """What a few updates of a stage were like."""
 
     name: str
     learning: int
     """Parameters that learn."""
     seconds: float
-    """That a full update takes, its data included; the faster of those measured."""
+    """That a full update takes, its data included; the median of those measured."""
     updates: int
     """Of a fold in the whole run, as far as the rows tell and unless it stops early."""
 
@@ -77,7 +78,7 @@ class Rehearsal:
     """Seconds."""
     folds: int
     estimate: float
-    """Seconds that the whole run computes, about; two updates tell no more, and saving comes on top."""
+    """Seconds that the whole run computes, about; few updates tell no more, and saving comes on top."""
     notes: tuple[str, ...]
     """What could not be rehearsed on so few rows."""
 
@@ -87,14 +88,15 @@ class Rehearsal:
 
 
 def rehearse(experiment: Experiment, *, device: str | Device = "auto", say: Say = lambda text: None) -> Rehearsal:
-    """Do two batches of everything that `train_run` does, and return what they were like.
+    """Do a few batches of everything that `train_run` does, and return what they were like.
 
-    Fold 0 is trained for two updates of every stage, on rows of every class where so few can have them;
-    two batches of held-out rows are scored, all is saved, stopped after the first update as Ctrl-C would,
-    gone on with, and two batches of held-out and of test rows are predicted. It happens in a temporary
-    folder (of the system's, or in TMPDIR), which is removed; trackers hear nothing of it. Errors are
-    those of a real run, but for a metric that fails on these rows and might not on all: that is a note.
-    From another thread than the main one it is not stopped.
+    Fold 0 is trained for two updates of every stage, or up to eight where they are quick or read from a
+    stream, on rows of every class where so few can have them; two batches of held-out rows are scored, all
+    is saved, stopped after the first update as Ctrl-C would, gone on with, and two batches of held-out and
+    of test rows are predicted. It happens in a temporary folder (of the system's, or in TMPDIR), which is
+    removed; trackers hear nothing of it. Errors are those of a real run, but for a metric that fails on
+    these rows and might not on all: that is a note. From another thread than the main one it is not
+    stopped, and the updates that it measures are the first two of every stage.
 
     Parameters
     ----------
@@ -127,9 +129,10 @@ def _rehearsed(experiment: Experiment, place: Device, say: Say) -> Rehearsal:
     whole.check_targets(experiment)
     strategy = experiment.folds or default_strategy(whole.train, experiment.target)
     folds = make_folds(whole.train, strategy, id=experiment.id, target=experiment.target)
-    few = _Few.of(experiment, stages, whole, folds)
+    few = Few.of(experiment, stages, whole, folds)
     if place.is_main:
-        say(f"rehearsing {len(stages)} stages on {place}, {few.training} training and {few.held_out} held-out rows")
+        staged = "1 stage" if len(stages) == 1 else f"{len(stages)} stages"
+        say(f"rehearsing {staged} on {place}, {few.training} training and {few.held_out} held-out rows")
     watch = _Watch(few, place.world)
     with _thrown_away(place) as root:
         run = _stopped_once(watch.over(experiment), root, place, watch)
@@ -156,78 +159,27 @@ def _stopped_once(small: Experiment, root: Path, place: Device, watch: _Watch) -
             if last or not watch.stopped:
                 raise Interrupted("the rehearsal was stopped; nothing of it is kept", signum=stop.signum) from stop
             place.agree(0)  # several processes learn a call later, and would be told to stop once more
+            watch.updates = place.first(watch.affordable)
     raise AssertionError
-
-
-@dataclass(frozen=True)
-class _HeldOutLast:
-    """Folds of a rehearsal: the first rows are trained on, the others are fold 0."""
-
-    training: int
-
-    def columns(self) -> list[str]:
-        return []
-
-    def assign(self, table: pl.DataFrame) -> NDArray[np.int64]:
-        return (np.arange(len(table)) < self.training).astype(np.int64)
-
-
-@dataclass(frozen=True)
-class _Few:
-    """The rows that a rehearsal needs."""
-
-    stages: tuple[Stage, ...]
-    """With one epoch each."""
-    train: pl.DataFrame
-    """Rows to train on, then rows that are held out."""
-    training: int
-    held_out: int
-    test: pl.DataFrame | None
-    complete: bool
-    """Whether all rows that are held out in fold 0 are among them, so that metrics must work."""
-
-    @classmethod
-    def of(cls, experiment: Experiment, stages: Sequence[Stage], whole: Tables, folds: Folds) -> _Few:
-        largest = max(_batch_size(experiment, stage) for stage in stages)
-        updates = max(_UPDATES * stage.accumulate * _batch_size(experiment, stage) for stage in stages)
-        training = _of_every_class(whole.train, folds.training(0), updates, experiment.target)
-        held_out = _of_every_class(whole.train, folds.held_out(0), _BATCHES * largest, experiment.target)
-        return cls(
-            tuple(replace(stage, epochs=1, patience=None) for stage in stages),
-            whole.train[np.concatenate([training, held_out])],
-            len(training),
-            len(held_out),
-            None if whole.test is None else whole.test.head(_BATCHES * largest),
-            complete=len(held_out) == len(folds.held_out(0)),
-        )
-
-
-def _batch_size(experiment: Experiment, stage: Stage) -> int:
-    return stage.batch_size or experiment.at(stage).batch_size
-
-
-def _of_every_class(table: pl.DataFrame, rows: NDArray[Any], count: int, target: str) -> NDArray[Any]:
-    """Choose some rows, the classes of a target that has classes by turns."""
-    values = table[target][rows]
-    if values.dtype.is_nested() or values.dtype.is_float():
-        return rows[:count]
-    turns = pl.DataFrame({"value": values}).select(pl.int_range(pl.len()).over("value")).to_series().to_numpy()
-    return np.sort(rows[np.argsort(turns, kind="stable")[:count]])
 
 
 @dataclass
 class _Watch:
     """The experiment over a few rows, and what is seen from inside its own methods."""
 
-    few: _Few
+    few: Few
     world: int = 1
+    updates: int = UPDATES
+    """Of every stage."""
     stops: bool = False
     stopped: bool = False
     parameters: int = 0
     learning: dict[str, int] = field(default_factory=dict)
     batch: str = ""
-    training: dict[str, float] = field(default_factory=dict)
-    """Seconds for a sample of each stage, its reading included; of the faster update."""
+    training: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds for a sample of each stage, its reading included; of every update."""
+    first: float = 0.0
+    """Seconds that the first update took, which is the slowest."""
     predicting: float = inf
     """Seconds for a row, of the fastest batch."""
     since: float = 0.0
@@ -243,13 +195,13 @@ class _Watch:
         vars(small).update(
             table=lambda: self.few.train,
             test_table=lambda: self.few.test,
-            folds=_HeldOutLast(self.few.training),
+            folds=HeldOutLast(self.few.training),
             stages=lambda: list(self.few.stages),
             at=lambda stage: self.over(experiment.at(stage), stage),
             metric=self._lenient(experiment.metric),
             also=tuple(self._lenient(metric) for metric in experiment.also),
             keep=1,
-            log_every=1,
+            log_every=UPDATES,
             trackers=lambda run, folder: [],
             collate=experiment.collate,  # not of the copy, which could not be sent to a worker
             model=lambda: self._model(experiment),
@@ -258,7 +210,7 @@ class _Watch:
             predict_step=lambda model, inputs: self._predict_step(experiment, stage, model, inputs),
         )
         if stage is not None:
-            count = _UPDATES * stage.accumulate * _batch_size(experiment, stage)
+            count = self.updates * stage.accumulate * batch_size_of(experiment, stage)
             vars(small)["sampler"] = lambda rows: self._sampler(experiment, rows, count)
         return small
 
@@ -297,9 +249,14 @@ class _Watch:
         if torch.accelerator.is_available():
             torch.accelerator.synchronize()
         if self.seen:
-            a_sample = (perf_counter() - self.since) / self.seen
-            self.training[stage] = min(self.training.get(stage, inf), a_sample)
+            took = perf_counter() - self.since
+            self.first = self.first or took
+            self.training.setdefault(stage, []).append(took / self.seen)
         self._begin()
+
+    def affordable(self) -> int:
+        """Updates of a stage from here on: the fewest, and those that there is time to measure."""
+        return min(MOST, UPDATES + int(_SECONDS / len(self.few.stages) / max(self.first, 1e-9)))
 
     def _training_step(self, experiment: Experiment, model: nn.Module, batch: Batch) -> Any:
         self.seen += batch.size * self.world
@@ -374,9 +331,9 @@ def _told(
     predicted = held_out + (0 if whole.test is None else len(whole.test))
     stages, seconds = [], predicted * watch.predicting
     for stage in experiment.checked_stages():
-        size = _batch_size(experiment, stage)
+        size = batch_size_of(experiment, stage)
         updates = stage.epochs * -(-rows // (size * stage.accumulate))
-        a_sample, learning = watch.training[stage.name], watch.learning[stage.name]
+        a_sample, learning = median_low(watch.training[stage.name]), watch.learning[stage.name]
         an_update = min(rows, size * stage.accumulate) * a_sample
         seconds += stage.epochs * (rows * a_sample + held_out * watch.predicting)
         stages.append(StageRehearsed(name=stage.name, learning=learning, seconds=an_update, updates=updates))

@@ -10,15 +10,23 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batteries.errors import CorruptError, DataError, Interrupted, PredictionsError, UsageError
+from batteries.errors import (
+    CorruptError,
+    DataError,
+    Interrupted,
+    PeerError,
+    PredictionsError,
+    ResourceError,
+    UsageError,
+)
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.predictions import Predictions, out_of_fold
-from batteries.files import locked, sweep
+from batteries.files import forget_folder, locked, sweep
 from batteries.prepare.folds import split
 from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
@@ -113,7 +121,7 @@ class _Running:
             lambda: open_run(experiment, split_, tables, self.root, resume=resume, prepared=self.prepared)
         )
         with ExitStack() as stack:
-            log = self._hold(run, stack)
+            log = self._hold(run, stack, new=resume is None)
             todo = place.first(lambda: self._todo(run, wanted, log))
             interrupts = stack.enter_context(Interrupts())
             bar = stack.enter_context(Progress(run.name, total=1, show=self.progress and place.is_main))
@@ -126,12 +134,14 @@ class _Running:
                     collect(experiment, run, tables)
         return run
 
-    def _hold(self, run: Run, stack: ExitStack) -> _Log:
+    def _hold(self, run: Run, stack: ExitStack, *, new: bool) -> _Log:
         """Take the run for this training alone, and open its log."""
 
         def hold() -> None:
             stack.enter_context(locked(run.folder))
             sweep(run.folder)
+            if new and not _left(run):
+                stack.push(lambda kind, error, trace: _forget_if_nothing(run, error))
 
         self.place.first(hold)
         return stack.enter_context(_Log(run, self.say) if self.place.is_main else _Silence())
@@ -151,6 +161,23 @@ def _check_same_data(place: Device, tables: Tables) -> None:
                 f"table() or test_table() gave other data in the process of rank {other[0]} than in that of rank 0;"
                 " they must not draw at random or depend on the machine"
             )
+
+
+def _left(run: Run) -> bool:
+    """Whether a training of the run left anything behind: a checkpoint, or a line of metrics."""
+    metrics = run.folder.glob("fold*/metrics.jsonl")
+    return any(run.folder.glob("fold*/stage-*/checkpoint-*.json")) or any(path.stat().st_size for path in metrics)
+
+
+def _forget_if_nothing(run: Run, error: BaseException | None) -> None:
+    """Let no folder stand for a run that failed at its start, of a mistake in the experiment as a rule.
+
+    Where it was stopped, or another process was, the same command goes on with it.
+    """
+    stopped = isinstance(error, Interrupted | PeerError) or (isinstance(error, RuntimeError) and lost(error))
+    if isinstance(error, Exception) and not stopped and not _left(run):
+        with suppress(OSError, ResourceError), locked(run.folder.parent, wait=True):
+            forget_folder(run.folder)
 
 
 def _collected(run: Run) -> bool:

@@ -29,7 +29,12 @@ _COUNTS = ("epoch", "update", "step", "samples", "split", "not_finite")
 
 @dataclass
 class TrainState:
-    """The one mutable thing of a stage. Its position is (epoch, update); `step` counts updates of the stage."""
+    """The one mutable thing of a stage. Its position is (epoch, update); `step` counts updates of the stage.
+
+    Of modules it saves what their `state_dict` holds: a buffer with `persistent=False` and a plain attribute that
+    changes in training begin anew in a resumed stage. Register such a buffer as persistent, or add it to the
+    `state_dict` through `get_extra_state`.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
