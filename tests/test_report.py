@@ -19,12 +19,13 @@ import pytest
 from numpy.typing import NDArray
 
 import batteries as bt
+from batteries.combine.reliability import calibration_error, reliability
 from batteries.errors import UsageError
 from batteries.experiment.predictions import Predictions
 from batteries.files import digest_of, write_sealed, write_text
 from batteries.prepare.study import study
 from batteries.report import plots
-from batteries.report.evaluation import Outcome, calibration_error, confusion, hardest, outcome_of, reliability
+from batteries.report.evaluation import Outcome, confusion, hardest, outcome_of
 from batteries.report.page import write_report, write_study_page
 from batteries.report.runs import _pieces
 from batteries.score.entry import Entry, open_entry, write_entry
@@ -409,7 +410,7 @@ def test_probabilities_that_are_true_have_no_calibration_error() -> None:
     values, targets = [0.25] * 8 + [0.75] * 8, [0] * 6 + [1] * 2 + [1] * 6 + [0] * 2
     found = outcome(values, targets)
     assert found is not None
-    bins = reliability(found)
+    bins = reliability(found.values, found.targets)
     assert [(each.stated, each.observed, each.rows) for each in bins] == [(0.25, 0.25, 8), (0.75, 0.75, 8)]
     assert calibration_error(bins) == 0.0
     assert all(each.deviation > 0 for each in bins)

@@ -74,7 +74,7 @@ def class_rows(values: Any) -> Array:
 
     """
     array = checked_values(values)
-    if array.min() < 0 or array.max() > 1:
+    if array.min() < 0 or array.max() > (1 if array.ndim == 1 else 1 + _OFF):
         raise DataError(
             f"probabilities must be in 0 to 1, got {array.min():g} to {array.max():g}; give them, no logits"
         )
