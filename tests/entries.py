@@ -24,6 +24,7 @@ def entry_of(
     *,
     test: np.ndarray | None = None,
     metric: Metric | None = None,
+    split: str = "f",
     **config: object,
 ) -> Entry:
     """An entry with ids 0, 1, ...; the test rows are the first 50 again unless given."""
@@ -31,7 +32,7 @@ def entry_of(
     folder.mkdir(parents=True)
     test = values[:50] if test is None else test
     ids, test_ids = (pl.Series("id", np.arange(len(each))) for each in (values, test))
-    Predictions(ids, values, targets=targets, folds=folds, about={"folds": "f"}).save(folder / "oof.parquet")
+    Predictions(ids, values, targets=targets, folds=folds, about={"folds": split}).save(folder / "oof.parquet")
     Predictions(test_ids + FIRST_TEST_ID, test).save(folder / "test.parquet")
     metric = metric or Metric.log_loss()
     inherited = {
@@ -41,7 +42,7 @@ def entry_of(
         "fields": {"seed": 0},
         "metric": {"name": metric.name, "higher_is_better": metric.higher_is_better},
         "columns": {"id": "id", "target": "target"},
-        "folds": {"n": int(folds.max()) + 1, "digest": "f"},
+        "folds": {"n": int(folds.max()) + 1, "digest": split},
         "rows": len(values),
     }
     write_sealed(folder / "config.json", {**inherited, "name": name, "identity": f"identity of {name}", **config})

@@ -104,7 +104,7 @@ def test_counts_of_shares_add_up_and_are_off_by_less_than_one(shares: list[float
         (np.ones((3, 2)), {"at_least": [2, 0], "at_most": [1, 3]}, "3 rows cannot have"),
         (np.ones((3, 2)), {"at_least": [1]}, r"at_least must be 2 whole numbers, 0 or above, got \[1\]"),
         (np.ones((3, 2)), {"at_most": [1.5, 1.5]}, "at_most must be 2 whole numbers"),
-        (np.array([[0.1, np.nan]]), {}, "values hold 1 values that are NaN"),
+        (np.array([[0.1, np.nan]]), {}, "values: 1 values are NaN"),
     ],
 )
 def test_limits_that_cannot_be_kept_are_refused(values: np.ndarray, limits: dict[str, list[int]], message: str) -> None:

@@ -258,7 +258,7 @@ def test_bins_are_those_of_scikit_learns_calibration_curve() -> None:
     [
         ([0.2, 1.2], [0, 1], {}, DataError, r"probabilities must be in 0 to 1, got 0.2 to 1.2; give them, no logits"),
         ([[0.2, 0.7], [0.5, 0.5]], [0, 1], {}, DataError, r"1 rows of probabilities do not sum to 1 \(row 0: 0.9\)"),
-        ([0.2, np.inf], [0, 1], {}, DataError, "predictions hold 1 values that are NaN or infinite"),
+        ([0.2, np.inf], [0, 1], {}, DataError, "predictions: 1 values are NaN or infinite"),
         ([0.2, 0.3], [0, 3], {}, DataError, r"targets must be class codes, 0 to 1, got \[3.0\]"),
         ([0.2, 0.3], [0, 1], {"how": "beta"}, UsageError, "there is no calibration 'beta'; choose one of temperature"),
         ([0.2, 0.3], [0, 1], {"eps": 0.0}, UsageError, "eps must be above 0 and below 0.5, got 0.0"),

@@ -118,7 +118,7 @@ def test_any_function_of_counts_can_be_the_objective() -> None:
 @pytest.mark.parametrize(
     ("scores", "targets", "objective", "kind", "message"),
     [
-        ([0.1, np.nan], [0, 1], "f1", DataError, "scores hold 1 values that are NaN"),
+        ([0.1, np.nan], [0, 1], "f1", DataError, "scores: 1 values are NaN"),
         ([], [], "f1", DataError, "scores must be numbers"),
         ([[0.1, 0.2]], [0], "f1", DataError, "one threshold cuts one score a row"),
         ([0.1, 0.2], [0, 0], "f1", DataError, "all 2 targets are 0; a threshold needs rows of both classes"),

@@ -105,7 +105,7 @@ def checked_values(values: Any, what: str = "predictions") -> Array:
     if array.dtype.kind not in "fiub" or array.ndim not in (1, 2) or not array.size:
         raise DataError(f"{what} must be numbers, (n,) or (n, columns), got {array.dtype} {array.shape}")
     if bad := int((~np.isfinite(array)).sum()):
-        raise DataError(f"{what} hold {bad} values that are NaN or infinite; predict them again")
+        raise DataError(f"{what}: {bad} values are NaN or infinite; predict them again")
     array = array.astype(np.float64)
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
