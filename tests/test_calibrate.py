@@ -33,6 +33,8 @@ from batteries.combine.calibrate import (
 )
 from batteries.combine.reliability import calibration_error, quality, reliability
 from batteries.errors import DataError, UsageError
+from batteries.files import read_sealed
+from batteries.train.verify import verify
 from entries import entry_of
 
 METHODS = ("temperature", "platt", "isotonic")
@@ -276,7 +278,8 @@ def test_an_entry_is_calibrated_into_one_of_nested_predictions_and_made_once(tmp
     entry = entry_of(tmp_path, "bayes-001", values, targets, folds)
     result, made = calibrate_entry(entry, tmp_path)
     assert (made.name, made.kind, made.config["of"]) == ("calibrated-001", "calibrated", "bayes-001")
-    assert made.config["learned"]["fitted"]["temperature"] == result.fitted.temperature  # type: ignore[union-attr]
+    assert read_sealed(made.folder / "learned.json") == result.plain()
+    assert [finding.state for finding in verify(made.folder)] == ["intact"] * 4
     oof, test = made.oof(complete=True), made.test()
     assert (oof.values == result.values).all()
     assert (oof.targets == targets).all()

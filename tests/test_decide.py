@@ -223,6 +223,23 @@ def test_entries_are_decided_into_answers_that_their_metric_scores_as_nested(tmp
     assert decided(tmp_path / "labels", labels, macro, "f1")[1].shape == (50, 3)
 
 
+def test_answers_have_the_shape_of_the_predictions(tmp_path: Path) -> None:
+    values, targets, folds = cancer()
+    shapes = {
+        "one": values,
+        "column": values[:, None],
+        "two": np.stack([1 - values, values], axis=1),
+    }
+    for name, given in shapes.items():
+        entry = entry_of(tmp_path / name, "model-001", given, targets, folds, metric=Metric.f1())
+        result, made = decide_entry(entry, tmp_path / name, objective="f2")
+        oof, test = made.oof(complete=True).values, made.test()
+        assert test is not None
+        assert (oof.shape, test.values.shape) == (given.shape, given[:50].shape)
+        assert (oof.reshape(len(values), -1)[:, -1] == result.labels).all()
+        assert Metric.f1()(targets, oof) == pytest.approx(f1_score(targets, result.labels), abs=1e-12)
+
+
 def test_answers_of_several_classes_are_one_column_a_class(tmp_path: Path) -> None:
     inputs, targets = load_wine(return_X_y=True)
     folds = np.arange(len(targets)) % 4

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -16,8 +17,8 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.svm import SVC
 
-from batteries.combine.stack import _estimator, stack, stack_entries
-from batteries.errors import BlendError, DataError, UsageError
+from batteries.combine.stack import _estimator, add_predictions, stack, stack_entries
+from batteries.errors import BlendError, DataError, PredictionsError, UsageError
 from batteries.experiment import Metric
 from batteries.experiment.predictions import Predictions
 from entries import FIRST_TEST_ID, entry_of
@@ -252,3 +253,22 @@ def test_entries_that_do_not_belong_together_are_refused(tmp_path: Path) -> None
         with pytest.raises(BlendError, match=message):
             stack_entries(entries, tmp_path, model="ridge")
     assert isinstance(stack_entries([blind], tmp_path, model="ridge").test(), Predictions | None)
+
+
+def test_a_second_level_experiment_takes_members_as_columns_of_its_tables(tmp_path: Path) -> None:
+    members, tests, targets, folds, _ = classes()
+    first = entry_of(tmp_path, "model-001", members[0], targets, folds, test=tests[0])
+    second = entry_of(tmp_path, "model-002", members[1], targets, folds, test=tests[1])
+    order = np.random.default_rng(0).permutation(len(targets))
+    table = pl.DataFrame({"id": order, "digit": targets[order]})
+    wide = add_predictions(table, [first, second])
+    assert wide.columns == ["id", "digit", *(f"model-00{n}_{c}" for n in (1, 2) for c in range(4))]
+    assert (wide[:, 2:6].to_numpy() == members[0][order]).all()
+    assert (wide[:, 6:].to_numpy() == members[1][order]).all()
+    new = add_predictions(pl.DataFrame({"id": np.arange(len(tests[0])) + FIRST_TEST_ID}), [first], part="test")
+    assert (new[:, 1:].to_numpy() == tests[0]).all()
+    with pytest.raises(PredictionsError, match=r"1 of 3 ids have no prediction \(first: \[999999\]\)"):
+        add_predictions(pl.DataFrame({"id": [1, 2, 999_999]}), [first])
+    (second.folder / "test.parquet").unlink()
+    with pytest.raises(BlendError, match="model-002 has no test predictions, so it cannot be stacked"):
+        add_predictions(table, [second], part="test")

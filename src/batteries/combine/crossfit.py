@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from batteries.errors import DataError
 from batteries.experiment.predictions import Predictions
-from batteries.files import digest_of
+from batteries.files import digest_of, write_sealed
 from batteries.score.entry import INHERITED, Entry, find_entry, write_entry
 
+LEARNED = "learned.json"
+"""In the folder of an entry that was derived from another: what was fitted, and how good it is."""
 Array = NDArray[np.float64]
 Model = TypeVar("Model", bound=Callable[[Any], NDArray[Any]])
 
@@ -150,8 +152,8 @@ def derive_entry(
 ) -> Entry:
     """Make an entry of another's rows with other values, or return the one that was made so before.
 
-    `settings` name it, `learned` is noted beside them. `values` are its out-of-fold predictions, in
-    the order of the entry's; `make` gives those of the test table.
+    `settings` tell it from others, `learned` is written beside them as learned.json. `values` are its
+    out-of-fold predictions, in the order of the entry's; `make` gives those of the test table.
     """
     config = {**{key: entry.config[key] for key in INHERITED}, "of": entry.name, **settings}
     config["identity"] = digest_of({**config, "kind": kind, "entry": entry.config["identity"]})
@@ -161,4 +163,4 @@ def derive_entry(
     oof = Predictions(oof.ids, values, targets=oof.targets, folds=oof.folds, about=oof.about)
     if test is not None:
         test = Predictions(test.ids, make(test), targets=test.targets, about=test.about)
-    return write_entry(Path(root), kind, {**config, "learned": learned}, oof, test)
+    return write_entry(Path(root), kind, config, oof, test, more=lambda folder: write_sealed(folder / LEARNED, learned))

@@ -143,8 +143,9 @@ def decide(
 
     """
     name = objective if isinstance(objective, str) else "custom"
+    values, targets = checked_values(values), np.asarray(targets)
     scores = _scores(values, name)
-    task = _task(scores, np.asarray(targets), objective)
+    task = _task(scores, targets, objective, classes=values.shape[1] if values.ndim == 2 else None)
     rule, nested = task.fit(scores, task.targets), cross_fit(task.fit, scores, task.targets, folds)
     default, in_sample, honest = (task.score(labels) for labels in (task.default(scores), rule(scores), nested.values))
     return Decision(name, rule, nested.models, nested.values, default, in_sample, honest)
@@ -154,8 +155,8 @@ def decide_entry(entry: Entry, root: Path | str = "runs", *, objective: str | No
     """Decide an entry into a new one, or return it as it is where the nested score does not beat the default.
 
     The new entry's out-of-fold answers are the nested ones, so its score on the board is honest; its test
-    answers are those of the rule of all rows. Answers of several classes are kept as one column a class,
-    1 for the one that is said, so that metrics and submissions take them as they take probabilities.
+    answers are those of the rule of all rows. They have the shape of the entry's predictions: where these are
+    one column a class, 1 stands in that of the class. So metrics and submissions take them as they took those.
 
     Parameters
     ----------
@@ -182,15 +183,18 @@ def decide_entry(entry: Entry, root: Path | str = "runs", *, objective: str | No
         "decided",
         settings={"how": result.objective},
         learned=result.plain(),
-        make=lambda test: _kept(result(test.values), test.values, result),
-        values=_kept(result.labels, oof.values, result),
+        make=lambda test: _in_form_of(test.values, result(test.values)),
+        values=_in_form_of(oof.values, result.labels),
     )
     return result, made
 
 
-def _kept(labels: NDArray[np.int64], values: NDArray[Any], decision: Decision) -> NDArray[np.int64]:
-    if not isinstance(decision.rule, Shares):
+def _in_form_of(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Answers in the shape of the predictions."""
+    if labels.ndim == values.ndim:
         return labels
+    if values.shape[1] == 1:
+        return labels[:, None]
     columns: NDArray[np.int64] = (labels[:, None] == np.arange(values.shape[1])).astype(np.int64)
     return columns
 
@@ -219,10 +223,10 @@ def _last(scores: Array) -> Array:
     return scores[:, -1] if scores.ndim == 2 else scores
 
 
-def _task(scores: Array, targets: NDArray[Any], objective: str | Objective) -> _Task:
+def _task(scores: Array, targets: NDArray[Any], objective: str | Objective, *, classes: int | None) -> _Task:
     if objective == _ORDINAL:
-        codes = checked_codes(targets, len(scores))
-        size = int(codes.max()) + 1
+        codes = checked_codes(targets, len(scores), classes)
+        size = classes or int(codes.max()) + 1
         return _Task(codes, partial(_fit_cuts, size), rounding(size), lambda said: weighted_kappa(said, codes))
     measure = objective_of(objective) if isinstance(objective, str) else objective
     if targets.ndim == 2 and targets.shape[1] > 1:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from batteries.combine.crossfit import Array, checked_codes, checked_values, cross_fit, scored
@@ -273,6 +274,44 @@ def stack_entries(
         return write_entry(Path(root), "stack", config, oof, None)
     test = Predictions(known[0].ids, result.test, targets=known[0].targets, about=known[0].about)
     return write_entry(Path(root), "stack", config, oof, test)
+
+
+def add_predictions(
+    table: pl.DataFrame, entries: Sequence[Entry], *, id: str = "id", part: Literal["oof", "test"] = "oof"
+) -> pl.DataFrame:
+    """Return a table with the predictions of entries as further columns: what a second-level Experiment trains on.
+
+    In its `table()` take the out-of-fold predictions, in its `test_table()` the test predictions. Trained on the
+    same folds it is a stack without a leak, as each training row is predicted by models that did not see it.
+
+    Parameters
+    ----------
+    table
+        The training or the test table; every row must be predicted.
+    entries
+        Members; their columns are `digits-001`, or `digits-001_0`, `digits-001_1`, ... where there are several.
+    id
+        Column of the ids.
+    part
+        Which of their predictions.
+
+    Raises
+    ------
+    BlendError
+        Members that do not belong together, or without test predictions where they are asked for.
+    PredictionsError
+        When a row of the table has no prediction.
+
+    """
+    _check(entries)
+    for entry in entries:
+        found = scored(entry) if part == "oof" else entry.test()
+        if found is None:
+            raise BlendError(f"{entry.name} has no test predictions, so it cannot be stacked for the test table")
+        frame = found.align(table[id]).frame()
+        own = [column for column in frame.columns if column.startswith("prediction")]
+        table = table.with_columns(frame[column].alias(column.replace("prediction", entry.name)) for column in own)
+    return table
 
 
 def _told(model: Named | Any) -> str:
