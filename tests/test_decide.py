@@ -216,8 +216,8 @@ def test_entries_are_decided_into_answers_that_their_metric_scores_as_nested(tmp
     result, answers = decided(tmp_path / "binary", cancer, Metric.f1())
     assert result.objective == "f1"
     assert set(np.unique(answers)) == {0, 1}
-    kappa = Metric("agreement", lambda y, p: cohen_kappa_score(y, p, weights="quadratic"), higher_is_better=True)
-    result, answers = decided(tmp_path / "grades", grades, kappa, "qwk")
+    result, answers = decided(tmp_path / "grades", grades, Metric.qwk())
+    assert result.objective == "qwk"
     assert set(np.unique(answers)) <= {0, 1, 2, 3, 4}
     macro = Metric("macro", lambda y, p: f1_score(y, p, average="macro"), higher_is_better=True)
     assert decided(tmp_path / "labels", labels, macro, "f1")[1].shape == (50, 3)
@@ -237,7 +237,19 @@ def test_answers_have_the_shape_of_the_predictions(tmp_path: Path) -> None:
         assert test is not None
         assert (oof.shape, test.values.shape) == (given.shape, given[:50].shape)
         assert (oof.reshape(len(values), -1)[:, -1] == result.labels).all()
-        assert Metric.f1()(targets, oof) == pytest.approx(f1_score(targets, result.labels), abs=1e-12)
+        assert Metric.f1()(targets, oof) == f1_score(targets, result.labels)
+
+
+def test_answers_of_ordered_classes_stand_in_the_columns_of_their_probabilities(tmp_path: Path) -> None:
+    numbers, targets, folds = grades()
+    values = np.exp(-((numbers[:, None] - np.arange(5)) ** 2))
+    values /= values.sum(axis=1, keepdims=True)
+    entry = entry_of(tmp_path, "model-001", values, targets, folds, metric=Metric.qwk())
+    result, made = decide_entry(entry, tmp_path)
+    oof = made.oof(complete=True).values
+    assert oof.shape == values.shape
+    assert (oof.argmax(axis=1) == result.labels).all()
+    assert Metric.qwk()(targets, oof) == pytest.approx(result.nested, abs=1e-12)
 
 
 def test_answers_of_several_classes_are_one_column_a_class(tmp_path: Path) -> None:
