@@ -186,7 +186,8 @@ def nearest(predictions: NDArray[Any]) -> NDArray[Any]:
     predictions = _flat(predictions)
     if predictions.ndim == 2:
         return predictions.argmax(axis=1)
-    return ((predictions.astype("float64") + 0.5) // 1).astype(int)  # a half goes up, from 0 as from 1
+    codes: NDArray[Any] = (predictions.astype("float64") + 0.5) // 1  # a half goes up, from 0 as from 1
+    return codes.astype(int)
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
