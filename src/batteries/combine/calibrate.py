@@ -16,7 +16,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from batteries.combine.crossfit import Array, checked_codes, cross_fit, derive_entry, scored
+from batteries.combine.crossfit import Array, checked_codes, cross_fit
+from batteries.combine.derive import derive_entry, scored
 from batteries.combine.reliability import BINS, Quality, class_rows, eps_of, quality
 from batteries.errors import DataError, UsageError
 from batteries.score.entry import Entry

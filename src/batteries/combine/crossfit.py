@@ -2,7 +2,7 @@
 
 In:    out-of-fold predictions, their targets and folds; a function that fits.
 Out:   a value for every row that its own target had no part in, and the model of each fold.
-Next:  `calibrate`, `decide` and `stack` are fitted so, and their entries are written here.
+Next:  `calibrate`, `decide` and `stack` are fitted so; `derive` makes entries of the first two.
 
 The predictions of the other folds come from models that were trained with this fold's rows, so a
 cross-fitted score is not wholly free of its targets; it is free of what the small model learns from them.
@@ -10,21 +10,15 @@ cross-fitted score is not wholly free of its targets; it is free of what the sma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batteries.errors import DataError
-from batteries.experiment.predictions import Predictions
-from batteries.files import digest_of, write_sealed
-from batteries.score.entry import INHERITED, Entry, find_entry, write_entry
 
-LEARNED = "learned.json"
-"""In the folder of an entry that was derived from another: what was fitted, and how good it is."""
 Array = NDArray[np.float64]
 Model = TypeVar("Model", bound=Callable[[Any], NDArray[Any]])
 
@@ -130,37 +124,3 @@ def checked_codes(targets: Any, rows: int, classes: int | None = None) -> NDArra
         asked = f"0 to {classes - 1}" if classes else "0 or above"
         raise DataError(f"targets must be class codes, {asked}, got {np.unique(array[wrong])[:5].tolist()}")
     return codes
-
-
-def scored(entry: Entry) -> Predictions:
-    """Return the out-of-fold predictions of an entry, complete and with targets and folds."""
-    oof = entry.oof(complete=True)
-    if oof.targets is None or oof.folds is None:
-        raise DataError(f"{entry.name} carries no targets or folds with its out-of-fold predictions; train it again")
-    return oof
-
-
-def derive_entry(
-    entry: Entry,
-    root: Path | str,
-    kind: str,
-    *,
-    settings: Mapping[str, Any],
-    learned: Mapping[str, Any],
-    make: Callable[[Predictions], NDArray[Any]],
-    values: NDArray[Any],
-) -> Entry:
-    """Make an entry of another's rows with other values, or return the one that was made so before.
-
-    `settings` tell it from others, `learned` is written beside them as learned.json. `values` are its
-    out-of-fold predictions, in the order of the entry's; `make` gives those of the test table.
-    """
-    config = {**{key: entry.config[key] for key in INHERITED}, "of": entry.name, **settings}
-    config["identity"] = digest_of({**config, "kind": kind, "entry": entry.config["identity"]})
-    if made := find_entry(Path(root), config["identity"]):
-        return made
-    oof, test = scored(entry), entry.test()
-    oof = Predictions(oof.ids, values, targets=oof.targets, folds=oof.folds, about=oof.about)
-    if test is not None:
-        test = Predictions(test.ids, make(test), targets=test.targets, about=test.about)
-    return write_entry(Path(root), kind, config, oof, test, more=lambda folder: write_sealed(folder / LEARNED, learned))

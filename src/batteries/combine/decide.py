@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batteries.combine.assign import assign_classes, counts_of
-from batteries.combine.crossfit import Array, checked_codes, checked_values, cross_fit, derive_entry, scored
+from batteries.combine.crossfit import Array, checked_codes, checked_values, cross_fit
+from batteries.combine.derive import derive_entry, scored
 from batteries.combine.ordinal import Cuts, best_cuts, rounding, weighted_kappa
 from batteries.combine.thresholds import Counts, Objective, best_threshold, objective_of
 from batteries.errors import DataError, UsageError

@@ -22,7 +22,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from batteries.combine.crossfit import Array, checked_codes, checked_values, cross_fit, scored
+from batteries.combine.crossfit import Array, checked_codes, checked_values, cross_fit
+from batteries.combine.derive import scored
 from batteries.combine.reliability import class_rows, eps_of
 from batteries.errors import BlendError, UsageError
 from batteries.experiment.predictions import Predictions

@@ -184,10 +184,9 @@ def most_probable(predictions: NDArray[Any]) -> NDArray[Any]:
 def nearest(predictions: NDArray[Any]) -> NDArray[Any]:
     """Class codes of ordered classes: argmax of (n, classes), or the whole number nearest to each of (n,) or (n, 1)."""
     predictions = _flat(predictions)
-    if predictions.ndim == 2:
-        return predictions.argmax(axis=1)
-    codes: NDArray[Any] = (predictions.astype("float64") + 0.5) // 1  # a half goes up, from 0 as from 1
-    return codes.astype(int)
+    rounded = (predictions.astype("float64") + 0.5) // 1  # a half goes up, from 0 as from 1
+    codes: NDArray[Any] = predictions.argmax(axis=1) if predictions.ndim == 2 else rounded.astype(int)
+    return codes
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
