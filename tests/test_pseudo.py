@@ -121,6 +121,10 @@ def test_tables_that_do_not_fit_are_refused() -> None:
         pseudo_table({0: [given_]}, test)
     with pytest.raises(DataError, match="the test table has a column 'pseudo_fold' already; rename it"):
         pseudo_table({0: [given_]}, test.with_columns(pseudo_fold=1))
+    with pytest.raises(DataError, match="3 classes are named, fold 0 predicts 2"):
+        pseudo_table({0: [given_]}, test, classes=("a", "b", "c"))
+    with pytest.raises(DataError, match="fold 0: members predict 2 and 3 classes"):
+        pseudo_table({0: [given_, Predictions(given_.ids, np.ones((2, 3)) / 3)]}, test)
     with pytest.raises(DataError, match="fold 1 has no predictions"):
         pseudo_table({0: [given_], 1: []}, test, at_least=0.8)
     with pytest.raises(DataError, match="probabilities must be in 0 to 1"):

@@ -124,8 +124,10 @@ def pseudo_table(
     features, parts, highest = test.drop(target, strict=False), [], 0.0
     for fold, members in sorted(predictions.items()):
         values = _mean(fold, members, test[id])
+        if classes is not None and len(classes) != values.shape[1]:
+            raise DataError(f"{len(classes)} classes are named, fold {fold} predicts {values.shape[1]}")
         places, codes, stated = confident(values, at_least=at_least, per_class=per_class)
-        highest = max(highest, float(class_rows(values).max()))
+        highest = max(highest, float(values.max()))
         columns = {target: _labels(codes, classes), FOLD: np.full(len(places), fold), CONFIDENCE: stated}
         parts.append(features[places].with_columns(pl.Series(name, column) for name, column in columns.items()))
     if not sum(map(len, parts)):

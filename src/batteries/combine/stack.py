@@ -96,8 +96,8 @@ def stack(
     test_by
         `mean`: the mean of the fold models, as the members' own; `refit`: one model fitted on all rows.
     space
-        `log_odds` gives probabilities as log p / (1 - p) to the model (clipped at 1e-15; 1e-7 for float32), which
-        suits linear ones.
+        `log_odds` gives probabilities as log p / (1 - p) to the model (clipped at 1e-15; 1e-7 for float32). Neither
+        is better in general: compare the out-of-fold scores.
 
     Raises
     ------
