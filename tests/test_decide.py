@@ -163,6 +163,15 @@ def test_several_classes_get_their_shares_of_the_other_folds() -> None:
     assert (result(values) == assign_classes(values, at_least=counts, at_most=counts)).all()
 
 
+def test_what_is_learned_from_noise_gains_in_sample_and_is_not_accepted() -> None:
+    generator = np.random.default_rng(0)
+    values, folds = generator.random(200), np.arange(200) % 5
+    targets = (generator.random(200) < 0.5).astype(int)
+    result = decide(values, targets, folds, objective="accuracy")
+    assert result.nested <= result.default < result.in_sample
+    assert not result.accepted
+
+
 def test_an_objective_of_ones_own_is_called_custom() -> None:
     values, targets, folds = cancer()
     result = decide(

@@ -90,12 +90,15 @@ def fit_temperature(values: NDArray[Any], targets: NDArray[Any], *, eps: float |
     eps = _eps(values, eps)
     logs = _logs(values, eps)
     codes = checked_codes(targets, len(logs), logs.shape[1])
-    own = logs[np.arange(len(logs)), codes]
+    below = logs - logs.max(axis=1, keepdims=True)  # a row may be shifted: the loss is the same
+    own = float(below[np.arange(len(logs)), codes].mean())
 
     def slope(theta: float) -> float:
-        return float(((_softmax(logs * np.exp(-theta)) * logs).sum(axis=1) - own).mean())
+        shares = np.exp(below * np.exp(-theta))
+        expected = np.einsum("ij,ij->i", shares, below) / shares.sum(axis=1)
+        return float(expected.mean()) - own
 
-    if np.ptp(logs, axis=1).max() == 0:
+    if not below.any():
         return Temperature(1.0, eps)
     sharp, flat = -np.log(HOTTEST), np.log(HOTTEST)
     if slope(sharp) <= 0 or slope(flat) >= 0:

@@ -101,7 +101,7 @@ def pseudo_table(
     predictions
         Fold -> test predictions of models that held it out; of several the mean is taken.
     test
-        The rows that were predicted; a target column of theirs is not used.
+        The rows that were predicted; a target column of theirs is not read, and replaced.
     id, target
         Names of columns.
     classes
@@ -121,7 +121,7 @@ def pseudo_table(
     """
     if taken := [name for name in (FOLD, CONFIDENCE) if name in test.columns]:
         raise DataError(f"the test table has a column {taken[0]!r} already; rename it")
-    features, parts, highest = test.drop(target, strict=False), [], 0.0
+    parts, highest = [], 0.0
     for fold, members in sorted(predictions.items()):
         values = _mean(fold, members, test[id])
         if classes is not None and len(classes) != values.shape[1]:
@@ -129,7 +129,7 @@ def pseudo_table(
         places, codes, stated = confident(values, at_least=at_least, per_class=per_class)
         highest = max(highest, float(values.max()))
         columns = {target: _labels(codes, classes), FOLD: np.full(len(places), fold), CONFIDENCE: stated}
-        parts.append(features[places].with_columns(pl.Series(name, column) for name, column in columns.items()))
+        parts.append(test[places].with_columns(pl.Series(name, column) for name, column in columns.items()))
     if not sum(map(len, parts)):
         raise DataError(f"no test row reaches a probability of {at_least:g}, the highest is {highest:.4f}; lower it")
     return pl.concat(parts)

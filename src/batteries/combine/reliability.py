@@ -141,10 +141,8 @@ def reliability(values: Any, targets: Any, *, bins: int = BINS) -> list[Bin]:
     else:
         stated, right = rows.max(axis=1), rows.argmax(axis=1) == codes
     places = np.minimum((stated * bins).astype(np.int64), bins - 1)
-    return [
-        Bin(float(stated[places == place].mean()), float(right[places == place].mean()), int((places == place).sum()))
-        for place in np.unique(places)
-    ]
+    counts, sums, hits = (np.bincount(places, weights) for weights in (None, stated, right))
+    return [Bin(float(sums[b] / counts[b]), float(hits[b] / counts[b]), int(counts[b])) for b in np.flatnonzero(counts)]
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
