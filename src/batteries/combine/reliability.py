@@ -21,6 +21,8 @@ BINS = 10
 _OFF = 1e-3
 """How far the sum of a row of probabilities may be from 1; a softmax in float32 is well within."""
 
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Bin:
@@ -87,6 +89,8 @@ def class_rows(values: Any) -> Array:
             f"{int((off > _OFF).sum())} rows of probabilities do not sum to 1 (row {row}: {sums[row]:g});"
             " several labels a row are calibrated one column at a time"
         )
+    if off.max() < _ROUNDING:  # dividing would move equal probabilities apart
+        return array
     normalised: Array = array / sums[:, None]
     return normalised
 
