@@ -23,6 +23,7 @@ LABELS = np.arange(90) % 3
 PROBABILITIES = RNG.dirichlet(np.ones(3), 90)
 BINARY = np.arange(90) % 2
 CHANCES = RNG.random(90)
+MOST = PROBABILITIES.argmax(axis=1)
 
 
 @settings(deadline=None)
@@ -107,11 +108,36 @@ def test_a_function_that_returns_no_number_is_named(value: object) -> None:
         (Metric.log_loss()(BINARY, CHANCES), sk.log_loss(BINARY, CHANCES)),
         (Metric.f1()(LABELS, PROBABILITIES), sk.f1_score(LABELS, PROBABILITIES.argmax(1), average="macro")),
         (Metric.f1()(BINARY, CHANCES), sk.f1_score(BINARY, CHANCES >= 0.5)),
+        (Metric.fbeta(2)(LABELS, PROBABILITIES), sk.fbeta_score(LABELS, MOST, beta=2, average="macro")),
+        (Metric.fbeta(0.5)(BINARY, CHANCES), sk.fbeta_score(BINARY, CHANCES >= 0.5, beta=0.5)),
+        (Metric.mcc()(LABELS, PROBABILITIES), sk.matthews_corrcoef(LABELS, MOST)),
+        (Metric.mcc()(BINARY, CHANCES), sk.matthews_corrcoef(BINARY, CHANCES >= 0.5)),
         (Metric.mae()(CHANCES, CHANCES[::-1]), sk.mean_absolute_error(CHANCES, CHANCES[::-1])),
     ],
 )
 def test_a_built_in_metric_is_scikit_learns(ours: float, theirs: float) -> None:
     assert ours == theirs
+
+
+def test_quadratic_kappa_is_scikit_learns_over_all_codes_there_can_be() -> None:
+    for targets, codes in ((LABELS, MOST), (LABELS * 3, MOST * 2), (BINARY, LABELS)):
+        expected = sk.cohen_kappa_score(targets, codes, weights="quadratic", labels=range(10))
+        assert Metric.qwk()(targets, codes) == pytest.approx(expected, rel=1e-12)
+        assert Metric.qwk()(targets, np.eye(10)[codes]) == pytest.approx(expected, rel=1e-12)
+    assert Metric.qwk()(np.ones(3), np.ones(3)) == 0.0
+
+
+def test_quadratic_kappa_takes_a_number_for_its_nearest_class() -> None:
+    numbers, targets = np.array([0.4, 0.5, 1.5, 2.49, 2.5]), np.array([1, 1, 2, 0, 2])
+    expected = sk.cohen_kappa_score(targets, [0, 1, 2, 2, 3], weights="quadratic")
+    assert Metric.qwk()(targets, numbers) == Metric.qwk()(targets, numbers[:, None]) == pytest.approx(expected)
+
+
+def test_f_beta_is_named_by_its_beta() -> None:
+    assert (Metric.fbeta(2).name, Metric.fbeta(0.5).name) == ("f2", "f0.5")
+    assert pickle.loads(pickle.dumps(Metric.fbeta(2)))(BINARY, CHANCES) == Metric.fbeta(2)(BINARY, CHANCES)
+    with pytest.raises(ConfigError, match="fbeta: beta must be above 0, got -1"):
+        Metric.fbeta(-1)
 
 
 def test_log_loss_and_rmse_are_scikit_learns_up_to_the_order_of_summation() -> None:
@@ -120,7 +146,10 @@ def test_log_loss_and_rmse_are_scikit_learns_up_to_the_order_of_summation() -> N
     assert Metric.rmse()(CHANCES, CHANCES[::-1]) == pytest.approx(rmse, rel=1e-14)
 
 
-BINARY_METRICS = [Metric.accuracy(), Metric.auc(), Metric.log_loss(), Metric.f1()]
+BINARY_METRICS = [
+    *(Metric.accuracy(), Metric.auc(), Metric.log_loss(), Metric.f1()),
+    *(Metric.fbeta(2), Metric.mcc(), Metric.qwk()),
+]
 
 
 @pytest.mark.parametrize("metric", BINARY_METRICS, ids=lambda m: m.name)

@@ -19,16 +19,21 @@ import pytest
 from numpy.typing import NDArray
 
 import batteries as bt
+from batteries.combine.calibrate import calibrate_entry
+from batteries.combine.reliability import calibration_error, reliability
+from batteries.combine.stack import stack_entries
 from batteries.errors import UsageError
 from batteries.experiment.predictions import Predictions
 from batteries.files import digest_of, write_sealed, write_text
 from batteries.prepare.study import study
 from batteries.report import plots
-from batteries.report.evaluation import Outcome, calibration_error, confusion, hardest, outcome_of, reliability
+from batteries.report.evaluation import Outcome, confusion, hardest, outcome_of
 from batteries.report.page import write_report, write_study_page
 from batteries.report.runs import _pieces
+from batteries.report.sections import combined
 from batteries.score.entry import Entry, open_entry, write_entry
 from batteries.score.ledger import Ledger
+from entries import entry_of
 
 ROWS = 120
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -419,6 +424,19 @@ def test_predictions_are_read_as_the_task_they_are_of() -> None:
     assert outcome([[0.1, 0.2], [0.3, 0.4]], [[0.1, 0.2], [0.3, 0.4]]) is None
 
 
+def test_entries_of_every_kind_are_listed_with_what_they_are_made_of(tmp_path: Path) -> None:
+    targets, folds = np.arange(90) % 3, np.arange(90) // 30
+    run = entry_of(tmp_path, "one-001", probabilities(targets, 3.0, seed=0), targets, folds)
+    other = entry_of(tmp_path, "two-001", probabilities(targets, 3.0, seed=1), targets, folds)
+    calibrated = calibrate_entry(run, tmp_path)[1]
+    stacked = stack_entries([run, other], tmp_path, model="logistic")
+    shown = combined([run, other, calibrated, stacked], [])
+    assert [(each.name, each.how, [name for name, *_ in each.members]) for each in shown] == [
+        ("calibrated-001", "temperature", ["one-001"]),
+        ("stack-001", "logistic", ["one-001", "two-001"]),
+    ]
+
+
 def test_confusion_counts_true_down_and_predicted_across() -> None:
     found = outcome([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [0, 1, 1])
     assert found is not None
@@ -430,7 +448,7 @@ def test_probabilities_that_are_true_have_no_calibration_error() -> None:
     values, targets = [0.25] * 8 + [0.75] * 8, [0] * 6 + [1] * 2 + [1] * 6 + [0] * 2
     found = outcome(values, targets)
     assert found is not None
-    bins = reliability(found)
+    bins = reliability(found.values, found.targets)
     assert [(each.stated, each.observed, each.rows) for each in bins] == [(0.25, 0.25, 8), (0.75, 0.75, 8)]
     assert calibration_error(bins) == 0.0
     assert all(each.deviation > 0 for each in bins)

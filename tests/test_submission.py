@@ -58,6 +58,35 @@ def test_one_column_of_two_probabilities_takes_the_second_unless_the_metric_judg
     assert submission_table(predictions(PROBABILITIES), sample, Named())["target"].to_list() == [1, 0, 1]
 
 
+@dataclass(kw_only=True)
+class Graded(bt.Experiment):
+    metric = bt.Metric.qwk()
+    target = "grade"
+    classes = ("none", "mild", "severe")
+
+
+def test_numbers_of_ordered_classes_become_the_nearest() -> None:
+    numbers, ids = [0.49, 1.5, 7.0, -2.0], ["b", "a", "c", "d"]
+    names = pl.DataFrame({"id": ids, "grade": ["none"] * 4})
+    table = submission_table(predictions(numbers, ids), names, Graded())
+    assert table["grade"].to_list() == ["none", "severe", "severe", "none"]
+    codes = pl.DataFrame({"id": ids[:2], "grade": [0, 0]})
+    assert submission_table(predictions(numbers[:2], ids[:2]), codes, Graded())["grade"].to_list() == [0, 2]
+    probabilities = np.eye(3)[[0, 2, 2, 1]]
+    assert submission_table(predictions(probabilities, ids), names, Graded())["grade"][3] == "mild"
+
+
+@pytest.mark.parametrize("metric", [bt.Metric.mcc(), bt.Metric.fbeta(2), bt.Metric.fbeta(0.5), bt.Metric.f1()])
+def test_metrics_that_judge_classes_are_sent_classes(metric: bt.Metric) -> None:
+    @dataclass(kw_only=True)
+    class Judged(bt.Experiment):
+        pass
+
+    Judged.metric = metric
+    sample = pl.DataFrame({"id": ["b", "a", "c"], "target": [0] * 3})
+    assert submission_table(predictions([0.2, 0.7, 0.5]), sample, Judged())["target"].to_list() == [0, 1, 1]
+
+
 def test_no_class_is_chosen_from_ranks() -> None:
     sample = pl.DataFrame({"id": ["b", "a", "c"], "species": ["cat"] * 3})
     with pytest.raises(SubmissionError, match="the predictions are ranks, which choose no class"):

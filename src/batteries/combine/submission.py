@@ -7,6 +7,7 @@ Next:  `leaderboard` notes what it scored.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from batteries.errors import SubmissionError
 from batteries.experiment import Experiment
-from batteries.experiment.metric import most_probable
+from batteries.experiment.metric import most_probable, nearest
 from batteries.experiment.predictions import Predictions
 from batteries.files import new_folder, write_atomic, write_sealed
 from batteries.score.board import submissions
@@ -30,7 +31,8 @@ from batteries.score.ledger import Ledger
 
 FILE = "submission.csv"
 RECORD = "submission.json"
-_OF_CLASSES = ("accuracy", "f1")
+_OF_CLASSES = re.compile(r"accuracy|mcc|f\d+(\.\d+)?")
+"""Names of metrics that judge classes, not probabilities; `qwk` judges ordered ones."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def submission_table(
     Several columns take the columns of the predictions: by name where they are the experiment's `classes`, else
     in their order. One column of texts takes the most probable class by its name. One column of numbers takes
     the predictions as they are (of two classes, the probability of the second), but the most probable class
-    where the metric judges classes (accuracy, f1) or there are more than two.
+    where the metric judges classes (accuracy, f1, f2, ..., mcc) or there are more than two, and the nearest
+    class where it judges ordered ones (qwk).
 
     Parameters
     ----------
@@ -173,15 +176,16 @@ def _places(names: Sequence[str], experiment: Experiment) -> dict[str, int]:
 
 
 def _column(like: pl.Series, values: NDArray[Any], experiment: Experiment, *, ranks: bool) -> pl.Series:
-    several = values.ndim == 2 and values.shape[1] > 2
-    if like.dtype == pl.String or several or experiment.metric.name in _OF_CLASSES:
+    several, ordered = values.ndim == 2 and values.shape[1] > 2, experiment.metric.name == "qwk"
+    if like.dtype == pl.String or several or ordered or _OF_CLASSES.fullmatch(experiment.metric.name):
         if ranks and not several:
             raise SubmissionError("the predictions are ranks, which choose no class; submit another blend")
-        codes = most_probable(values)
+        codes = nearest(values) if ordered else most_probable(values)
         if like.dtype != pl.String:
             return pl.Series(like.name, codes)
         if not experiment.classes:
             raise SubmissionError(f"column {like.name!r} of the sample holds texts; add classes = (...)")
+        codes = codes.clip(0, len(experiment.classes) - 1)  # a number may lie beyond the last class
         return pl.Series(like.name, [experiment.classes[code] for code in codes])
     return pl.Series(like.name, values[:, 1] if values.ndim == 2 else values)
 

@@ -130,6 +130,27 @@ class Metric:
         return cls("f1", _f1, higher_is_better=True)
 
     @classmethod
+    def fbeta(cls, beta: float) -> Metric:
+        """F-beta, named f2 or f0.5: recall counts `beta` times as much as precision; classes as in `f1`."""
+        if not (isfinite(beta) and beta > 0):
+            raise ConfigError(f"fbeta: beta must be above 0, got {beta}")
+        return cls(f"f{beta:g}", partial(_fbeta, beta), higher_is_better=True)
+
+    @classmethod
+    def mcc(cls) -> Metric:
+        """Matthews correlation of the most probable class, of two classes or more (scikit-learn)."""
+        return cls("mcc", _mcc, higher_is_better=True)
+
+    @classmethod
+    def qwk(cls) -> Metric:
+        """Cohen's kappa with quadratic weights (1968), of the most probable class or of the class nearest to a number.
+
+        A class is as far from another as their codes say, whether rows of those between them are there or not.
+        It is 0 where all rows are of one class, and said to be.
+        """
+        return cls("qwk", _qwk, higher_is_better=True)
+
+    @classmethod
     def rmse(cls) -> Metric:
         """Root of the mean squared error."""
         return cls("rmse", _rmse, higher_is_better=False)
@@ -158,6 +179,14 @@ def most_probable(predictions: NDArray[Any]) -> NDArray[Any]:
     """Class codes of probabilities: argmax of (n, classes), or >= 0.5 of (n,) or (n, 1)."""
     predictions = _flat(predictions)
     return predictions.argmax(axis=1) if predictions.ndim == 2 else (predictions >= 0.5).astype(int)
+
+
+def nearest(predictions: NDArray[Any]) -> NDArray[Any]:
+    """Class codes of ordered classes: argmax of (n, classes), or the whole number nearest to each of (n,) or (n, 1)."""
+    predictions = _flat(predictions)
+    rounded = (predictions.astype("float64") + 0.5) // 1  # a half goes up, from 0 as from 1
+    codes: NDArray[Any] = predictions.argmax(axis=1) if predictions.ndim == 2 else rounded.astype(int)
+    return codes
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
@@ -208,6 +237,25 @@ def _f1(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
 
     several = predictions.ndim == 2 and predictions.shape[1] > 2
     return float(f1_score(targets, most_probable(predictions), average="macro" if several else "binary"))
+
+
+def _fbeta(beta: float, targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    from sklearn.metrics import fbeta_score
+
+    several = predictions.ndim == 2 and predictions.shape[1] > 2
+    return float(fbeta_score(targets, most_probable(predictions), beta=beta, average="macro" if several else "binary"))
+
+
+def _mcc(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(*_paired(targets, most_probable(predictions))))
+
+
+def _qwk(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    targets, codes = _paired(targets.astype("float64"), nearest(predictions).astype("float64"))
+    by_chance = codes.var() + targets.var() + (codes.mean() - targets.mean()) ** 2  # mean over all pairs of rows
+    return float(1 - ((codes - targets) ** 2).mean() / by_chance) if by_chance else 0.0
 
 
 def _rmse(targets: NDArray[Any], predictions: NDArray[Any]) -> float:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from batteries.combine.reliability import calibration_error, reliability
 from batteries.experiment.predictions import Predictions
 from batteries.report import plots
-from batteries.report.evaluation import Outcome, calibration_error, confusion, hardest, outcome_of, reliability
+from batteries.report.evaluation import Outcome, confusion, hardest, outcome_of
 from batteries.report.view import Matrix, Plot, figure, percent, rough
 from batteries.score.entry import Entry
 
@@ -87,7 +88,7 @@ def _mistakes(counts: Any, classes: list[str]) -> list[tuple[str, str, int]]:
 
 
 def _calibration(name: str, outcome: Outcome, classes: list[str]) -> list[Plot]:
-    bins = reliability(outcome)
+    bins = reliability(outcome.values, outcome.targets)
     error = calibration_error(bins)
     binary = len(classes) == 2
     x = f"stated probability of {classes[1]}" if binary else "stated probability of the predicted class"

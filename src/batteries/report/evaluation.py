@@ -1,7 +1,7 @@
 """Evaluation: what the out-of-fold predictions of one entry say, beyond its score.
 
 In:    targets, predictions, ids.
-Out:   confusion, reliability, the hardest rows, the correlation of entries: figures, no charts.
+Out:   confusion, the hardest rows, the correlation of entries: figures, no charts.
 Next:  the sections draw them.
 """
 
@@ -31,21 +31,6 @@ class Outcome:
     """Shape (n, classes), or (n,) for numbers."""
     probabilities: bool
     """Whether the rows of `values` are probabilities."""
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Rows whose stated probability is alike."""
-
-    stated: float
-    observed: float
-    rows: int
-
-    @property
-    def deviation(self) -> float:
-        """Standard deviation of `observed`, by Agresti and Coull's formula, so that it is not 0 at 0 and 1."""
-        share = (self.observed * self.rows + 2) / (self.rows + 4)
-        return float(np.sqrt(share * (1 - share) / (self.rows + 4)))
 
 
 def outcome_of(oof: Predictions, *, ranks: bool = False) -> Outcome | None:
@@ -78,29 +63,6 @@ def confusion(outcome: Outcome) -> NDArray[np.int64]:
     classes = outcome.values.shape[1]
     predicted = most_probable(outcome.values)
     return np.bincount(outcome.targets * classes + predicted, minlength=classes**2).reshape(classes, classes)
-
-
-def reliability(outcome: Outcome, *, bins: int = 10) -> list[Bin]:
-    """Compare what was stated with what came, in bins of equal width.
-
-    Of two classes: the probability of class 1 and its frequency. Of more: the probability of the
-    most probable class and how often that was right (Guo et al. 2017, arXiv 1706.04599).
-    """
-    if outcome.values.shape[1] == 2:
-        stated, right = outcome.values[:, 1], outcome.targets == 1
-    else:
-        stated, right = outcome.values.max(axis=1), outcome.values.argmax(axis=1) == outcome.targets
-    places = np.minimum((stated * bins).astype(np.int64), bins - 1)
-    return [
-        Bin(float(stated[places == place].mean()), float(right[places == place].mean()), int((places == place).sum()))
-        for place in np.unique(places)
-    ]
-
-
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Mean distance of stated and observed, weighed by rows."""
-    total = sum(each.rows for each in bins)
-    return sum(abs(each.stated - each.observed) * each.rows for each in bins) / total
 
 
 def hardest(outcome: Outcome, count: int = 20) -> list[tuple[int, float]]:

@@ -106,10 +106,10 @@ class CombinedView:
 
 
 def combined(entries: Sequence[Entry], rows: Sequence[Row]) -> list[CombinedView]:
-    """Return the blends and averages, in the order of the board."""
+    """Return the entries that are made of others, in the order of the board."""
     place = {row.name: number for number, row in enumerate(rows)}
     valid = {row.name: row.valid for row in rows}
-    made = [entry for entry in entries if entry.kind in ("blend", "average")]
+    made = [entry for entry in entries if entry.kind != "run"]
     return [
         CombinedView(
             name=entry.name,
@@ -129,7 +129,7 @@ def _how(entry: Entry) -> str:
 
 
 def _members(entry: Entry) -> Mapping[str, float]:
-    if entry.kind == "average":
+    if "of" in entry.config:
         return {str(entry.config["of"]): 1.0}
     members: Mapping[str, float] = entry.config.get("members", {})
     return members
@@ -145,7 +145,7 @@ def _checkpoints(entry: Entry) -> str:
 
 def alike(entries: Sequence[Entry], rows: Sequence[Row]) -> Matrix | None:
     """Return how alike the predictions of the best single entries are; None for fewer than two."""
-    singles = {entry.name: entry for entry in entries if entry.kind != "blend"}
+    singles = {entry.name: entry for entry in entries if entry.kind in ("run", "average")}
     best = [singles[row.name] for row in rows if row.name in singles][:_MOST_ENTRIES]
     parts = [(entry.name, entry.oof()) for entry in best]
     shapes = [part.values.shape for _, part in parts]

@@ -23,6 +23,8 @@ from batteries.train.record import CONFIG
 
 _WEIGHTS = "weights.json"
 """Digests of the weights of an average by file name, where they were recorded."""
+_LEARNED, _DERIVED = "learned.json", ("calibrated", "decided")
+"""What was fitted, of the kinds of entries that are fitted on one other entry."""
 State = Literal["intact", "damaged", "missing", "leftover"]
 
 
@@ -83,6 +85,8 @@ def _entry(folder: Path) -> Iterator[Finding]:
         finished |= {f"fold{fold}" for fold in oof["fold"].unique()} if oof is not None and "fold" in oof else set()
     if (tested and finished) or (folder / "test.parquet").exists():
         yield _table(folder / "test.parquet")[1]
+    if kind in _DERIVED or (folder / _LEARNED).exists():
+        yield _sealed(folder / _LEARNED)[1]
     for fold in sorted({*finished, *(path.name for path in folder.glob("fold*") if path.is_dir())}):
         if kind == "run":
             yield from _fold(folder / fold, done=fold in finished, tested=tested)
