@@ -53,7 +53,8 @@ class ShakeUp:
         if self.gap is None:
             return f"{noise}; the private order differs from the public one with a chance of {self.chance:.0%}."
         held = "means little" if abs(self.gap) < self.worth else "should hold"
-        return f"{noise}: the {self.gap:+.5f} seen there {held}; the chance that the private part turns it is {self.chance:.0%}."
+        turned = f"the private part turns it with a chance of {self.chance:.0%}"
+        return f"{noise}: the {self.gap:+.5f} seen there {held}; {turned}."
 
 
 def shake_up(

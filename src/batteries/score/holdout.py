@@ -8,6 +8,7 @@ Next:  the ledger keeps the test score; the board shows it.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,10 @@ class Tested:
         return self.test - self.valid
 
     @property
-    def explained(self) -> bool:
-        """Whether the gap is within two standard deviations of its noise."""
-        return abs(self.gap) <= 2 * float(np.hypot(self.valid_noise, self.test_noise))
-
-    @property
-    def sentence(self) -> str:
-        """The answer in words."""
-        interval = f"{self.metric} {self.test:.5f} on {self.rows:,} test rows (95 % {self.low:.5f} to {self.high:.5f})"
-        why = "noise explains" if self.explained else "is more than noise explains: other data, or a leak"
-        return f"{self.name}: {interval}, {self.gap:+.5f} from validation, which {why}."
+    def explained(self) -> bool | None:
+        """Whether the gap is within two standard deviations of its noise; None where that is not known."""
+        noise = float(np.hypot(self.valid_noise, self.test_noise))
+        return abs(self.gap) <= 2 * noise if isfinite(noise) else None
 
     @property
     def warning(self) -> str | None:
@@ -71,12 +66,11 @@ class Tested:
 
     def plain(self) -> dict[str, Any]:
         """As JSON-ready data."""
-        return {**asdict(self), "gap": self.gap, "explained": self.explained, "warning": self.warning}
+        told = {**asdict(self), "gap": self.gap, "explained": self.explained, "warning": self.warning}
+        return {key: None if isinstance(value, float) and not isfinite(value) else value for key, value in told.items()}
 
 
-def test(
-    entry: Entry, root: Path | str = "runs", *, draws: int | None = None, how: Resampling | None = None
-) -> Tested:
+def test(entry: Entry, root: Path | str = "runs", *, draws: int | None = None, how: Resampling | None = None) -> Tested:
     """Score an entry on the test set, note the score and the look in the ledger.
 
     Validation is of models that saw all folds but one, the test score of the mean of all these models; a

@@ -237,7 +237,7 @@ class Ledger:
         return True
 
     def add_look(self, entry: str, *, data: str) -> list[dict[str, Any]]:
-        """Note that the score of an entry on the test set `data` was looked at; return all looks at it, oldest first."""
+        """Note that an entry's score on the test set `data` was looked at; return all looks at it, oldest first."""
         of_data = select(_looks).where(_looks.c.data == data).order_by(_looks.c.number)
         with self._transaction() as connection:
             connection.execute(insert(_looks).values(entry=entry, data=data, at=_now()))

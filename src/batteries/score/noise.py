@@ -151,7 +151,7 @@ def scorer(metric: Metric, targets: NDArray[Any], predictions: NDArray[Any]) -> 
     """
     if not len(targets) or len(targets) != len(predictions):
         raise DataError(f"scores are of as many predictions as targets, got {len(predictions)} of {len(targets)} rows")
-    whole = _score(metric, targets, predictions)
+    whole = score_or_nan(metric, targets, predictions)
     if metric.counted is None or np.isnan(whole):
         return _by_rows(metric, targets, predictions)
     counted = metric.counted(targets, predictions)
@@ -168,17 +168,18 @@ def scorer(metric: Metric, targets: NDArray[Any], predictions: NDArray[Any]) -> 
 def _by_rows(metric: Metric, targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
     def score(counts: Counts) -> Scores:
         rows = (np.repeat(np.arange(len(targets)), line) for line in counts)
-        return np.array([_score(metric, targets[drawn], predictions[drawn]) for drawn in rows])
+        return np.array([score_or_nan(metric, targets[drawn], predictions[drawn]) for drawn in rows])
 
     return score
 
 
-def _score(metric: Metric, targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+def score_or_nan(metric: Metric, targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """Score a set of rows; NaN where the metric is not defined on it, as AUC is not on one class."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a draw of one class is counted by its NaN, not by a warning each
+        warnings.simplefilter("ignore")  # it is counted by its NaN, not by a warning each
         try:
             return metric(targets, predictions)
-        except (ValueError, ArithmeticError, IndexError):  # undefined on this draw, such as one class only
+        except (ValueError, ArithmeticError, IndexError):
             return float("nan")
 
 
