@@ -136,7 +136,7 @@ def threads_for(metric: Metric) -> int:
 
 
 def scorer(metric: Metric, targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
-    """Return the function that scores any counts of these rows; NaN where the metric is undefined on them.
+    """Return the function that scores any counts of these rows; NaN where the metric is undefined on them or on all.
 
     Raises
     ------
@@ -152,7 +152,9 @@ def scorer(metric: Metric, targets: NDArray[Any], predictions: NDArray[Any]) -> 
     if not len(targets) or len(targets) != len(predictions):
         raise DataError(f"scores are of as many predictions as targets, got {len(predictions)} of {len(targets)} rows")
     whole = score_or_nan(metric, targets, predictions)
-    if metric.counted is None or np.isnan(whole):
+    if np.isnan(whole):  # what has no score has no noise either
+        return lambda counts: np.full(len(counts), np.nan)
+    if metric.counted is None:
         return _by_rows(metric, targets, predictions)
     counted = metric.counted(targets, predictions)
     with np.errstate(all="ignore"):
