@@ -197,7 +197,7 @@ def test_a_metric_without_a_counted_form_is_computed_whole_on_a_thousand_resampl
 
 
 def test_several_seeds_of_both_recipes_add_their_noise(tmp_path: Path) -> None:
-    keys = dict.fromkeys(("experiment", "stages", "metric", "columns", "data", "code"), "same")
+    keys = {"columns": {}, **dict.fromkeys(("experiment", "stages", "metric", "data", "code"), "same")}
     groups: dict[str, list[Entry]] = {"narrow": [], "wide": []}
     for place, (width, group) in enumerate(groups.items()):
         for seed in range(3):
@@ -245,7 +245,8 @@ def test_what_does_not_compare_is_refused(tmp_path: Path) -> None:
 
 def test_a_verdict_is_plain_data(tmp_path: Path) -> None:
     plain = json.loads(json.dumps(judged(*several(tmp_path, 0.3, 0.2, 0.25)).plain(), allow_nan=False))
-    assert set(plain) == {"metric", "sentence", "comparisons", "best"}
+    assert set(plain) == {"metric", "sentence", "comparisons", "best", "by"}
+    assert plain["by"] == "target"
     assert {"gain", "low", "high", "chance", "p_rows", "p_corrected", "p_folds", "sentence", "segments"} <= set(
         plain["comparisons"][0]
     )

@@ -90,6 +90,8 @@ class Verdict:
     comparisons: tuple[Comparison, ...]
     best: BestOf | None
     """For three entries or more."""
+    by: str
+    """The column whose values divide the rows into segments."""
 
     @property
     def sentence(self) -> str:
@@ -100,8 +102,7 @@ class Verdict:
     def plain(self) -> dict[str, Any]:
         """As JSON-ready data."""
         told = [{**asdict(each), "p_folds": each.p_folds, "sentence": each.sentence} for each in self.comparisons]
-        best = None if self.best is None else asdict(self.best)
-        return {"metric": self.metric, "sentence": self.sentence, "comparisons": told, "best": best}
+        return {**asdict(self), "sentence": self.sentence, "comparisons": told}
 
 
 def compare(
@@ -180,7 +181,8 @@ def compare(
     corrected = holm([pair.p_rows for pair in found])
     comparisons = tuple(replace(pair, p_corrected=p) for pair, p in zip(found, corrected, strict=True))
     names = [entry.name for entry in (first, *others)]
-    return Verdict(metric.name, comparisons, best_of(metric, names, scores, drawn) if len(names) > 2 else None)
+    best = best_of(metric, names, scores, drawn) if len(names) > 2 else None
+    return Verdict(metric.name, comparisons, best, by or first.config.get("columns", {}).get("target", "target"))
 
 
 def _of_rows(

@@ -8,15 +8,18 @@ Next:  `compare` says it; choose a submission by validation where the leaderboar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batteries.errors import DataError
+from batteries.errors import DataError, UsageError
 from batteries.experiment import Metric
 from batteries.experiment.counted import Counts
+from batteries.improve.common import aligned
+from batteries.score.entry import Entry
+from batteries.score.ledger import Ledger
 from batteries.score.noise import drawn, scorer, spread, threads_for
 
 
@@ -55,6 +58,10 @@ class ShakeUp:
         held = "means little" if abs(self.gap) < self.worth else "should hold"
         turned = f"the private part turns it with a chance of {self.chance:.0%}"
         return f"{noise}: the {self.gap:+.5f} seen there {held}; {turned}."
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        return {**asdict(self), "sentence": self.sentence}
 
 
 def shake_up(
@@ -135,6 +142,61 @@ def shake_up(
         chance=_turned(gaps) if gap is None else _turned(np.stack([np.full_like(changes, gap), gap + changes], axis=1)),
         draws=len(scores),
     )
+
+
+def shake_up_of(
+    first: Entry,
+    second: Entry,
+    *,
+    public: int,
+    private: int | None = None,
+    metric: Metric | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    progress: bool = True,
+) -> ShakeUp:
+    """Foretell the shake-up of two entries from their out-of-fold rows.
+
+    The public gap is that of the newest public scores of both entries in the ledger, where there are any.
+
+    Parameters
+    ----------
+    first, second
+        Entries with complete out-of-fold predictions on the same folds.
+    public
+        Rows of the public part; competitions tell its share of the test set.
+    private
+        Rows of the private part; by default all other rows that the first entry predicts.
+    metric, draws, seed, progress
+        As `shake_up` has them; the metric of the first entry by default.
+
+    Raises
+    ------
+    UsageError
+        When `private` is not given and cannot be told from test predictions.
+
+    """
+    targets, (a, b) = aligned([first, second])
+    if private is None:
+        test = first.test()
+        if test is None or len(test) <= public:
+            known = "no test predictions" if test is None else f"{len(test)} test rows, {public} of them public"
+            raise UsageError(f"{first.name} has {known}; say how many rows are private")
+        private = len(test) - public
+    metric = metric or first.metric()
+    how: dict[str, Any] = {"public": public, "private": private, "draws": draws, "seed": seed, "progress": progress}
+    return shake_up(metric, targets, a.values, b.values, gap=_seen_gap(metric, first, second), **how)
+
+
+def _seen_gap(metric: Metric, first: Entry, second: Entry) -> float | None:
+    """How much better the second entry's newest public score is; None where one has none."""
+    root = first.folder.parent
+    if not (root / "ledger.db").exists():
+        return None
+    with Ledger(root) as ledger:
+        told = {row["entry"]: row["value"] for row in ledger.scores() if row["scope"] == "public"}
+    new, old = told.get(second.name), told.get(first.name)
+    return None if new is None or old is None else metric.gain(new, old)
 
 
 def _check(public: int, private: int, draws: int) -> None:
