@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +15,20 @@ from batteries.score.ledger import Ledger
 Says = Callable[[str], str]
 
 
-@pytest.fixture
-def says(toy_folder: Path, capfd: pytest.CaptureFixture[str]) -> Says:
-    """The toy's folder after three trainings; returns what a verb prints in it, if all of it is in 80 columns."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy's folder after three trainings."""
+    folder = tmp_path_factory.mktemp("toy")
+    shutil.copy(Path(__file__).parent / "toy.py", folder / "experiment.py")
     for line in ("train", "train --set width=12", "train --set width=2"):
-        assert main(line.split()) == 0
-    capfd.readouterr()
+        assert main(["-C", str(folder), *line.split()]) == 0
+    return folder
+
+
+@pytest.fixture
+def says(trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Says:
+    """Return what a verb prints in a copy of that folder, if all of it is in 80 columns."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
 
     def run(line: str) -> str:
         assert main(line.split()) == 0

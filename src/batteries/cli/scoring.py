@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,9 +35,9 @@ def scores(json: Json = False) -> None:
     for _, group in groupby(rows, key=lambda row: row.group):
         show.board(list(group))
     print("valid: of all out-of-fold rows; ±: one s.d. over resampled rows, over folds")
-    for board_of in ("public", "private"):
-        if found := agreement(ROOT, board=board_of):
-            show.words(found.sentence)
+    for part in ("public", "private"):
+        if agreed := agreement(ROOT, board=part):
+            show.words(agreed.sentence)
     for row in rows:
         if row.missing_folds:
             print(f"{row.name}: folds {row.folds}; train the others: batteries train --resume {row.run}")
@@ -98,13 +98,12 @@ def compare(
         raise UsageError("--private is the rest of --public ROWS; give both")
     one, rest = open_entry(ROOT, first), [open_entry(ROOT, name) for name in others]
     verdict = judge(one, *rest, by=by, groups=groups, block=block, draws=draws, progress=not json)
-    shaken = [
-        shake_up_of(one, other, public=public, private=private, progress=not json)
-        for other in (rest if public is not None else [])
-    ]
+    shaken = []
+    if public is not None:
+        parts: dict[str, Any] = {"public": public, "private": private, "progress": not json}
+        shaken = [shake_up_of(one, other, **parts) for other in rest]
     if json:
-        told = {**verdict.plain(), "shake_up": [each.plain() for each in shaken]}
-        show.as_json(told)
+        show.as_json({**verdict.plain(), "shake_up": [each.plain() for each in shaken]})
         return
     show.verdict(verdict, every_part=by is not None)
     for other, each in zip(others, shaken, strict=False):

@@ -261,7 +261,7 @@ def _rmse(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
 
 def _errors(targets: NDArray[Any], predictions: NDArray[Any]) -> NDArray[Any]:
     targets, predictions = _paired(targets, predictions.astype("float64"))
-    return predictions - targets
+    return np.asarray(predictions - targets)
 
 
 def _counted_rmse(targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:

@@ -7,7 +7,7 @@ Next:  `compare` says it beside what the rows alone say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, sqrt
 from pathlib import Path
@@ -92,14 +92,11 @@ def seed_gain(first: Entry, second: Entry, metric: Metric, *, rows: float) -> Se
     gain = metric.gain(float(np.mean(scores[1])), float(np.mean(scores[0])))
     deviation = sqrt(rows**2 + sum(np.var(group, ddof=1) / len(group) for group in scores))
     half = float(norm.isf(LEVEL / 2)) * deviation
-    return SeedGain(*(_names(group) for group in groups), gain, deviation, gain - half, gain + half)
+    names = [tuple(entry.name for entry in group) for group in groups]
+    return SeedGain(names[0], names[1], gain, deviation, gain - half, gain + half)
 
 
 def _scored(metric: Metric, entry: Entry) -> float:
     oof = entry.oof(complete=True)
     assert oof.targets is not None
     return metric(oof.targets, oof.values)
-
-
-def _names(group: Sequence[Entry]) -> tuple[str, ...]:
-    return tuple(entry.name for entry in group)

@@ -75,7 +75,7 @@ def distance(targets: NDArray[Any], predictions: NDArray[Any]) -> NDArray[np.flo
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if one.shape == values.shape:
         apart = np.abs(values - one)
-        return apart if apart.ndim == 1 else apart.mean(axis=1)
+        return np.asarray(apart if apart.ndim == 1 else apart.mean(axis=1))
     if one.ndim == 1 and values.ndim == 2 and one.dtype.kind in "iu" and 0 <= one.min() <= one.max() < values.shape[1]:
         return np.asarray(1.0 - values[np.arange(len(one)), one])
     return None
