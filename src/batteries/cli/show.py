@@ -76,10 +76,9 @@ def tested(results: Sequence[Tested]) -> None:
             {
                 "entry": result.name,
                 "valid": result.valid,
-                "±valid": brief(result.valid_noise),
                 "test": result.test,
-                "from": f"{result.low:.5f}",
-                "to": f"{result.high:.5f}",
+                "from": brief(result.low),
+                "to": brief(result.high),
                 "gap": signed(result.gap),
                 "explained": {True: "yes", False: "no", None: "-"}[result.explained],
             }
@@ -130,11 +129,11 @@ def _line(result: Comparison) -> dict[str, Cell]:
         "entry": result.second,
         "score": result.second_score,
         "gain": signed(result.gain),
-        "from": signed(result.low),
-        "to": signed(result.high),
-        "chance": f"{result.chance:.1%}",
-        "p": f"{result.p_corrected:.4f}",
-        "p folds": "-" if result.p_folds is None else f"{result.p_folds:.4f}",
+        "from": f"{result.low:+.4f}",
+        "to": f"{result.high:+.4f}",
+        "chance": f"{result.chance:.0%}",
+        "p": f"{result.p_corrected:.3f}",
+        "p folds": "-" if result.p_folds is None else f"{result.p_folds:.3f}",
     }
 
 

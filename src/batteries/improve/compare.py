@@ -24,7 +24,6 @@ from batteries.improve.segments import Moved, Segment, moved, segments
 from batteries.improve.significance import LEVEL, ResampledT, bootstrap_p, corrected_t, holm
 from batteries.score.entry import Entry
 from batteries.score.noise import gains, resampled, score_or_nan, spread
-from batteries.score.resample import Resampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,26 +155,21 @@ def compare(
     metric = metric or first.metric()
     how = resampling(first, parts[0].ids, groups=groups, block=block)
     labels = column(first, parts[0].ids, by) if by is not None else pl.Series(targets) if targets.ndim == 1 else None
-    scores = [metric(targets, part.values) for part in parts]
-    drawn = resampled(
-        metric,
-        targets,
-        [part.values for part in parts],
-        draws=draws if metric.counted else min(draws, 1000),
-        seed=seed,
-        how=how,
-        progress=progress,
-    )
+    values = [part.values for part in parts]
+    scores = [score_or_nan(metric, targets, each) for each in values]
+    choice: dict[str, Any] = {"seed": seed, "how": how, "progress": progress}
+    drawn = resampled(metric, targets, values, draws=draws if metric.counted else min(draws, 1000), **choice)
     found = []
     for place, other in enumerate(others, 1):
-        pair = _of_rows(metric, (first.name, other.name), (scores[0], scores[place]), drawn[:, [0, place]], how)
+        pair, both = drawn[:, [0, place]], (values[0], values[place])
+        of_rows = _of_rows(metric, (first.name, other.name), (scores[0], scores[place]), pair, how.unit)
         found.append(
             replace(
-                pair,
+                of_rows,
                 folds=_over_folds(metric, targets, parts[0], parts[place]),
-                seeds=seed_gain(first, other, metric, rows=spread(gains(metric, drawn[:, [0, place]]))),
-                moved=moved(parts[0].ids, targets, parts[0].values, parts[place].values),
-                segments=_segments(metric, targets, parts[0], parts[place], labels, seed, how),
+                seeds=seed_gain(first, other, metric, rows=spread(gains(metric, pair))),
+                moved=moved(parts[0].ids, targets, *both),
+                segments=() if labels is None else tuple(segments(metric, targets, *both, labels, **choice)),
             )
         )
     corrected = holm([pair.p_rows for pair in found])
@@ -190,11 +184,11 @@ def _of_rows(
     names: tuple[str, str],
     scores: tuple[float, float],
     drawn: NDArray[np.float64],
-    how: Resampling,
+    unit: str,
 ) -> Comparison:
     found = gains(metric, drawn)
     if not len(found):
-        raise DataError(f"{metric.name} is undefined on every one of {len(drawn)} resamples of the {how.unit}")
+        raise DataError(f"{metric.name} is undefined on every one of {len(drawn)} resamples of the {unit}")
     low, high = np.quantile(found, [0.025, 0.975])
     p = bootstrap_p(found)
     return Comparison(
@@ -210,7 +204,7 @@ def _of_rows(
         p_rows=p,
         p_corrected=p,
         folds=None,
-        over=how.unit,
+        over=unit,
         draws=len(found),
         undefined=len(drawn) - len(found),
     )
@@ -224,17 +218,3 @@ def _over_folds(metric: Metric, targets: NDArray[Any], a: Predictions, b: Predic
     if len(differences) < 3 or not np.isfinite(differences).all():
         return None
     return corrected_t(differences, test_share=1 / (len(differences) - 1))
-
-
-def _segments(
-    metric: Metric,
-    targets: NDArray[Any],
-    a: Predictions,
-    b: Predictions,
-    labels: pl.Series | None,
-    seed: int,
-    how: Resampling,
-) -> tuple[Segment, ...]:
-    if labels is None:
-        return ()
-    return tuple(segments(metric, targets, a.values, b.values, labels, seed=seed, how=how))

@@ -20,7 +20,7 @@ from batteries.experiment import Metric
 from batteries.experiment.counted import Scorer, mean_of
 from batteries.improve.significance import LEVEL, bootstrap_p, holm
 from batteries.score.noise import gains, resampled, scorer
-from batteries.score.resample import Groups, Resampling
+from batteries.score.resample import Groups, Resampling, Rows
 
 MOST = 20
 """More distinct values are joined: numbers into tenths of the rows, others into the rarer ones together."""
@@ -158,6 +158,7 @@ def segments(
     *,
     seed: int = 0,
     how: Resampling | None = None,
+    progress: bool = False,
 ) -> list[Segment]:
     """Compare two predictions on each part of the rows.
 
@@ -178,7 +179,7 @@ def segments(
             return []
     found = []
     for (name, rows), (before, after) in zip(divided, scores, strict=True):
-        p = _p(metric, targets, pair, rows, seed, how)
+        p = _p(metric, targets[rows], [values[rows] for values in pair], _within(how, rows), seed, progress)
         found.append(Segment(name, len(rows), metric.name, before, after, metric.gain(after, before), p))
     return _corrected(found)
 
@@ -190,20 +191,22 @@ def _scores(
     return tuple(float(scorer(metric, targets[rows], values[rows])(whole)[0]) for values in pair)
 
 
+def _within(how: Resampling | None, rows: NDArray[np.int64]) -> Resampling | None:
+    """How rows of a part are drawn; None where they are all of one group."""
+    return how.among(rows) if isinstance(how, Groups) else Rows()
+
+
 def _p(
     metric: Metric,
     targets: NDArray[Any],
     pair: Sequence[NDArray[Any]],
-    rows: NDArray[np.int64],
-    seed: int,
     how: Resampling | None,
+    seed: int,
+    progress: bool,
 ) -> float | None:
-    if len(rows) < _LEAST_ROWS:
+    if len(targets) < _LEAST_ROWS or how is None:
         return None
-    within = how.among(rows) if isinstance(how, Groups) else None
-    if isinstance(how, Groups) and within is None:
-        return None
-    drawn = resampled(metric, targets[rows], [v[rows] for v in pair], draws=_DRAWS, seed=seed, how=within)
+    drawn = resampled(metric, targets, pair, draws=_DRAWS, seed=seed, how=how, progress=progress)
     defined = gains(metric, drawn)
     return bootstrap_p(defined) if len(defined) >= _DRAWS // 2 else None
 

@@ -163,7 +163,7 @@ def interval(correlation: float, n: int) -> tuple[float, float]:
     Of a perfect order, which has no Fisher interval, the other end is that of one swap of neighbours.
 
     >>> [round(end, 3) for end in interval(0.5, 20)]
-    [0.042, 0.783]
+    [0.045, 0.783]
     """
     nearly = 1 - 12 / (n * (n * n - 1))
     inner = max(-nearly, min(nearly, correlation))

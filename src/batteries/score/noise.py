@@ -206,9 +206,9 @@ def deviation(
 ) -> float:
     """Standard deviation of the score over bootstrap samples of the rows; NaN where it is undefined.
 
-    1,000 samples, or 100 where the metric has no `counted` form.
+    400 samples, or 100 where the metric has no `counted` form.
     """
-    draws = draws or (100 if metric.counted is None else 1000)
+    draws = draws or (100 if metric.counted is None else 400)
     return spread(resampled(metric, targets, [predictions], draws=draws, how=how)[:, 0])
 
 

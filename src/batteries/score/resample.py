@@ -129,7 +129,7 @@ class Blocks:
 
 
 def _tally(drawn: NDArray[np.int64], n: int) -> Counts:
-    """Count each of `n` numbers in each line."""
+    """Count each of `n` numbers in each line; overwrites what was drawn."""
     draws = len(drawn)
-    offsets = np.arange(0, draws * n, n)[:, np.newaxis]
-    return np.bincount((drawn + offsets).ravel(), minlength=draws * n).reshape(draws, n)
+    drawn += np.arange(0, draws * n, n)[:, np.newaxis]
+    return np.bincount(drawn.ravel(), minlength=draws * n).reshape(draws, n)
