@@ -15,7 +15,6 @@ from batteries.errors import DataError, PredictionsError, UsageError
 from batteries.experiment import Metric
 from batteries.experiment.predictions import Predictions
 from batteries.improve.best import best_of
-from batteries.improve.common import grouped_by
 from batteries.improve.compare import Verdict, compare
 from batteries.improve.significance import corrected_t, holm
 from batteries.prepare.folds import Grouped, describe
@@ -161,8 +160,6 @@ def test_resamples_of_one_class_are_left_out_and_counted(tmp_path: Path) -> None
 def test_rows_are_drawn_in_the_groups_that_the_folds_keep_together(toy_folder: Path) -> None:
     """The toy's three labels, as if they were groups."""
     strategy = describe(Grouped("label", n=3))
-    assert grouped_by(strategy) == "label"
-    assert grouped_by("Stratified(column='label', n=5, seed=0)") is None
     made = {"experiment": {"file": "experiment.py"}, "fields": {}}
     table = bt.load_experiment(toy_folder).table()
     ids, random = table["id"], np.random.default_rng(0)

@@ -125,6 +125,12 @@ def test_groups_are_drawn_whole() -> None:
     assert Groups(labels, "patient").unit == "groups of patient"
 
 
+def test_one_group_has_no_noise_that_could_be_known() -> None:
+    targets, a, _ = binary(10)
+    assert np.isnan(resampled(Metric.mae(), targets, [a], draws=5, how=Groups(np.zeros(10)))).all()
+    assert np.isnan(deviation(Metric.mae(), targets, a, how=Groups(np.zeros(10))))
+
+
 def test_rows_that_repeat_each_other_are_noisier_than_they_look() -> None:
     """Every row ten times: the deviation is that of the groups, sqrt(10) times that of the rows."""
     random = np.random.default_rng(0)
@@ -158,8 +164,6 @@ def _level(targets: np.ndarray, predictions: np.ndarray):  # type: ignore[no-unt
 
 def test_what_cannot_be_resampled_is_refused() -> None:
     targets, a, _ = binary(10)
-    with pytest.raises(DataError, match="resampling groups needs two or more of them, patient has 1"):
-        Groups(np.zeros(5), "patient")
     with pytest.raises(DataError, match="8 rows have a group, 10 rows are scored"):
         resampled(Metric.mae(), targets, [a], draws=2, how=Groups(np.arange(8)))
     with pytest.raises(DataError, match="blocks of rows must be 1 or longer, got 0"):

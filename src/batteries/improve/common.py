@@ -1,25 +1,21 @@
-"""Common: what entries that are compared have in common: rows, targets, and what may not be torn apart.
+"""Common: the rows that compared entries have in common.
 
 In:    entries with complete out-of-fold predictions on one split.
-Out:   their predictions in one order; a column of the training table in that order; how to resample.
-Next:  `compare` scores them on the same rows.
+Out:   the targets, and everyone's predictions in one order.
+Next:  `compare` and `shakeup` score them on the same rows.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from batteries.errors import DataError, UsageError, some
+from batteries.errors import DataError, UsageError
 from batteries.experiment.predictions import Predictions
-from batteries.prepare.table import training_table
 from batteries.score.entry import Entry
-from batteries.score.resample import Blocks, Groups, Resampling, Rows
 
 
 def aligned(entries: Sequence[Entry]) -> tuple[NDArray[Any], list[Predictions]]:
@@ -54,59 +50,3 @@ def aligned(entries: Sequence[Entry]) -> tuple[NDArray[Any], list[Predictions]]:
                 f"{names[0]} and {name} have other targets for the same rows; scores on them do not compare"
             )
     return targets, parts
-
-
-def column(entry: Entry, ids: pl.Series, name: str) -> pl.Series:
-    """Return a column of the training table of an entry's experiment, in the order of `ids`.
-
-    Raises
-    ------
-    UsageError
-        When there is no such column.
-    DataError
-        When the table has no row of an id.
-
-    """
-    experiment = entry.experiment()
-    table = training_table(experiment)
-    if name not in table.columns:
-        raise UsageError(f"the training table has no column {name!r}; it has {some(table.columns, 12)}")
-    place = pl.DataFrame({"id": table[experiment.id], "row": np.arange(len(table))})
-    rows = pl.DataFrame({"id": ids}).join(place, on="id", how="left", maintain_order="left")["row"]
-    if missing := rows.null_count():
-        raise DataError(f"the training table lacks {missing} of the {len(ids)} rows of {entry.name}; it changed since")
-    return table[name].gather(rows)
-
-
-def resampling(entry: Entry, ids: pl.Series, *, groups: str | None = None, block: int | None = None) -> Resampling:
-    """Return what is resampled: groups or blocks as asked for, else the groups that the folds keep together, else rows.
-
-    Raises
-    ------
-    UsageError
-        When both groups and blocks are asked for.
-    DataError
-        When rows have no group.
-
-    """
-    if groups is not None and block is not None:
-        raise UsageError("groups and blocks cannot be resampled at once; give one of them")
-    if block is not None:
-        return Blocks(block)
-    groups = groups or grouped_by(entry.config["folds"].get("strategy", ""))
-    if groups is None:
-        return Rows()
-    labels = column(entry, ids, groups)
-    if empty := labels.null_count():
-        raise DataError(f"{empty} of {len(labels)} rows have no {groups!r} to be grouped by; fill the column")
-    return Groups(labels.to_numpy(), groups)
-
-
-def grouped_by(strategy: str) -> str | None:
-    """Return the column whose groups the folds keep together, from their strategy as text.
-
-    >>> grouped_by("Grouped(column='patient', n=5, seed=0)")
-    'patient'
-    """
-    found = re.match(r"Grouped\(column='([^']*)'", strategy)
-    return found[1] if found else None

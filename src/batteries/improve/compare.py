@@ -18,11 +18,12 @@ from batteries.errors import DataError, UsageError
 from batteries.experiment import Metric
 from batteries.experiment.predictions import Predictions
 from batteries.improve.best import BestOf, best_of
-from batteries.improve.common import aligned, column, resampling
+from batteries.improve.common import aligned
 from batteries.improve.seeds import SeedGain, seed_gain
 from batteries.improve.segments import Moved, Segment, moved, segments
 from batteries.improve.significance import LEVEL, ResampledT, bootstrap_p, corrected_t, holm
 from batteries.score.entry import Entry
+from batteries.score.grouping import column, resampling
 from batteries.score.noise import gains, resampled, score_or_nan, spread
 
 
@@ -154,7 +155,9 @@ def compare(
     targets, parts = aligned([first, *others])
     metric = metric or first.metric()
     how = resampling(first, parts[0].ids, groups=groups, block=block)
-    labels = column(first, parts[0].ids, by) if by is not None else pl.Series(targets) if targets.ndim == 1 else None
+    labels = pl.Series(targets) if targets.ndim == 1 else None
+    if by is not None:
+        labels = column(first.experiment(), parts[0].ids, by)
     values = [part.values for part in parts]
     scores = [score_or_nan(metric, targets, each) for each in values]
     choice: dict[str, Any] = {"seed": seed, "how": how, "progress": progress}

@@ -19,6 +19,7 @@ from batteries.errors import DataError
 from batteries.experiment.predictions import Predictions, column_digest
 from batteries.files import digest_of
 from batteries.score.entry import Entry
+from batteries.score.grouping import resampling, test_resampling
 from batteries.score.ledger import Ledger
 from batteries.score.noise import deviation, resampled, spread
 from batteries.score.resample import Resampling
@@ -83,7 +84,8 @@ def test(entry: Entry, root: Path | str = "runs", *, draws: int | None = None, h
     draws
         Bootstrap samples of the test rows: 2,000, or 200 where the metric has no `counted` form.
     how
-        What is drawn: rows by default, `Groups` or `Blocks` where test rows belong together.
+        How test rows are drawn: by default as rows, or in the groups that the folds keep together where the
+        test table has their column.
 
     Raises
     ------
@@ -98,6 +100,7 @@ def test(entry: Entry, root: Path | str = "runs", *, draws: int | None = None, h
         raise DataError(f"the test table of {entry.name} has no target column; only a submission can tell its score")
     assert oof.targets is not None
     draws = draws or (200 if metric.counted is None else 2000)
+    how = how or test_resampling(entry, predictions.ids)
     scores = resampled(metric, predictions.targets, [predictions.values], draws=draws, how=how)[:, 0]
     low, high = np.nanquantile(scores, [0.025, 0.975]) if np.isfinite(scores).any() else (float("nan"),) * 2
     value, noise = metric(predictions.targets, predictions.values), spread(scores)
@@ -110,7 +113,7 @@ def test(entry: Entry, root: Path | str = "runs", *, draws: int | None = None, h
         entry.name,
         metric.name,
         valid=metric(oof.targets, oof.values),
-        valid_noise=deviation(metric, oof.targets, oof.values),
+        valid_noise=deviation(metric, oof.targets, oof.values, how=resampling(entry, oof.ids)),
         test=value,
         test_noise=noise,
         low=float(low),

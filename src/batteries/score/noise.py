@@ -21,7 +21,7 @@ from batteries.experiment import Metric
 from batteries.experiment.counted import Counts, Scorer, Scores
 from batteries.prepare.seed import derive_seed
 from batteries.progress import Progress
-from batteries.score.resample import Resampling, Rows
+from batteries.score.resample import Groups, Resampling, Rows
 
 _PIECE = 2**17  # counts held at once by a thread: 1 MB, so that they stay near the processor
 _MANY = 2**22  # counts in all, below which a second thread costs more than it saves
@@ -61,7 +61,7 @@ def resampled(
     Returns
     -------
     float64 of shape (draws, members). A sample on which the metric is undefined (only one class drawn, for
-    AUC) is NaN.
+    AUC) is NaN; all are where all rows are of one group, of which no other can be drawn.
 
     Raises
     ------
@@ -78,6 +78,8 @@ def resampled(
     chosen = how or Rows()
     scorers = [scorer(metric, targets, predictions) for predictions in members]
     n = len(targets)
+    if isinstance(chosen, Groups) and chosen.num_groups < 2:
+        return np.full((draws, len(members)), np.nan)
 
     def draw(generator: np.random.Generator, number: int) -> Counts:
         return chosen.counts(generator, number, n)

@@ -63,11 +63,6 @@ class Groups:
     name
         What a group is, for people.
 
-    Raises
-    ------
-    DataError
-        When there are fewer than two groups.
-
     >>> Groups(np.array(["a", "a", "b"])).counts(np.random.default_rng(0), 1, 3).tolist()
     [[0, 0, 2]]
 
@@ -75,9 +70,7 @@ class Groups:
 
     def __init__(self, labels: NDArray[Any], name: str = "") -> None:
         found, self._group = np.unique(labels, return_inverse=True)
-        self._num_groups, self._name = len(found), name
-        if self._num_groups < 2:
-            raise DataError(f"resampling groups needs two or more of them, {name or 'the labels'} has {len(found)}")
+        self.num_groups, self._name = len(found), name
 
     @property
     def unit(self) -> str:
@@ -93,7 +86,7 @@ class Groups:
         """Return how often each of `n` rows is drawn, shape (draws, n)."""
         if len(self._group) != n:
             raise DataError(f"{len(self._group)} rows have a group, {n} rows are scored; give every row one")
-        drawn = _tally(generator.integers(0, self._num_groups, (draws, self._num_groups)), self._num_groups)
+        drawn = _tally(generator.integers(0, self.num_groups, (draws, self.num_groups)), self.num_groups)
         return drawn.take(self._group, axis=1)
 
 
