@@ -27,7 +27,7 @@ def scores(json: Json = False) -> None:
 
     if not (ROOT / "ledger.db").exists() and all_entries(ROOT):
         found = f"{ROOT}/ledger.db was lost; {restore(ROOT)} entries are entered again from their folders"
-        print(f"warning: {found}; leaderboard and test scores are not", file=sys.stderr)
+        print(f"warning: {found}; leaderboard scores, test scores and looks are not", file=sys.stderr)
     rows = board(ROOT)
     if json:
         show.as_json([row.plain() for row in rows])

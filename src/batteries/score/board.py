@@ -147,7 +147,7 @@ def _row(entry: dict[str, Any], events: Sequence[dict[str, Any]]) -> Row:
 def restore(root: Path | str = "runs") -> int:
     """Enter every entry and submission of the folders into the ledger again; return how many entries there are.
 
-    What only the ledger knew, leaderboard and test scores, does not come back.
+    What only the ledger knew does not come back: leaderboard and test scores, and how often the test set was looked at.
     """
     root = Path(root)
     entries = all_entries(root)
