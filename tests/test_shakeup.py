@@ -31,7 +31,7 @@ def test_the_noise_of_a_public_score_is_that_of_sampling_without_replacement() -
 def test_the_chance_given_a_gap_is_the_normal_tail() -> None:
     random = np.random.default_rng(1)
     targets, first, second = np.zeros(2000), *np.abs(random.normal(size=(2, 2000)))
-    how = {"public": 500, "private": 1500, "draws": 4000}
+    how = {"public": 500, "private": 1500, "draws": 2000}
     for gap in (0.0, 0.02, -0.05, 0.2):
         found = shake_up(Metric.mae(), targets, first, second, gap=gap, **how)  # type: ignore[arg-type]
         assert found.chance == pytest.approx(stats.norm.sf(abs(gap) / found.moved), abs=0.03)
@@ -101,12 +101,12 @@ PAIRS = [(0, 1), (1, 2), (1, 4), (2, 3), (3, 4)]
 def test_the_foretold_chance_is_how_often_splits_of_a_real_test_set_turn_the_order(
     models: tuple[np.ndarray, list[np.ndarray]], metric: Metric
 ) -> None:
-    """Rows are dealt 120 times into 1,237 out-of-fold ones and a test set of 260, that into 60 public, 200 private.
+    """Rows are dealt 80 times into 1,237 out-of-fold ones and a test set of 260, that into 60 public, 200 private.
 
     Over the deals, the chance foretold from the out-of-fold rows is the frequency seen in the test sets.
     """
     targets, fitted = models
-    random, deals = np.random.default_rng(1), 120
+    random, deals = np.random.default_rng(1), 80
     foretold, seen = np.empty((len(PAIRS), deals)), np.empty((len(PAIRS), deals))
     for number, (first, second) in enumerate(PAIRS):
         for deal in range(deals):

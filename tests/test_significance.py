@@ -128,7 +128,7 @@ def test_of_1000_pairs_of_equally_good_models_about_50_are_told_apart(metric: Me
     assert low <= rejections(metric, n=200, edge=0.0) <= high
 
 
-@pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("power", [0.5, 0.9])
 def test_a_known_difference_is_found_as_often_as_the_t_test_would_find_it(power: float) -> None:
     """Mean losses whose difference is normal: the power of the paired t-test is known (noncentral t)."""
     n, deviation = 200, 2**0.5
@@ -155,7 +155,7 @@ def _loss(targets: np.ndarray, losses: np.ndarray) -> Scorer:
 
 def test_a_better_area_is_found_as_often_as_its_spread_lets_expect() -> None:
     """AUC 0.760 against 0.827 on 400 rows (normal scores, deviations 1 and 0.75): in about 80 of 100 pairs."""
-    metric, random, n, times = Metric.auc(), np.random.default_rng(5), 400, 400
+    metric, random, n, times = Metric.auc(), np.random.default_rng(5), 400, 250
     true = [float(stats.norm.cdf(1 / (width * 2**0.5))) for width in (1, 0.75)]
     differences, found = [], 0
     for number in range(times):
