@@ -133,3 +133,16 @@ def test_both_tables_fit_80_columns(side_by_side: ModuleType) -> None:
     header, rows = fashion.columns({"cases": jobs})
     assert max(map(len, side_by_side.table(header, rows).splitlines())) <= 80
     assert side_by_side.table(header, rows, markdown=True).startswith("| case | job s |")
+
+
+def test_the_bootstrap_measures_our_resamples_beside_a_loop_that_agrees() -> None:
+    sizes = ["--rows", "400", "--draws", "400", "--few", "400", "--rounds", "1"]
+    command = [sys.executable, str(BENCHMARKS / "bootstrap.py"), *sizes, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    ours, loop = report["cases"]
+    assert (ours["case"], loop["case"], loop["ratio"]) == ("batteries", "scikit-learn loop", 1.0)
+    assert ours["seconds"]["median"] > 0
+    assert ours["peak_mb"]["median"] > 0
+    one, other = (case["deviation"]["median"] for case in (ours, loop))
+    assert abs(one / other - 1) < 5 * (1 / 400) ** 0.5  # each is known to 1 / sqrt(2 * 400)

@@ -115,5 +115,32 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "ledger.db") as connection:
         connection.execute("UPDATE about SET value = '99' WHERE key = 'schema'")
     connection.close()
-    with pytest.raises(UsageError, match="schema 99, this one knows 1"):
+    with pytest.raises(UsageError, match="schema 99, this one knows 2"):
         Ledger(tmp_path)
+
+
+def test_a_ledger_of_schema_1_is_read_and_kept_and_counts_looks_from_now_on(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.add_entry(config("toy-001"))
+        add(ledger, 0.9)
+        before = ledger.entries(), ledger.scores()
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:  # as the first version wrote it
+        connection.execute("DROP TABLE looks")
+        connection.execute("UPDATE about SET value = '1' WHERE key = 'schema'")
+    connection.close()
+    with Ledger(tmp_path) as ledger:
+        assert (ledger.entries(), ledger.scores(), ledger.looks()) == (*before, [])
+        assert len(ledger.add_look("toy-001", data="abc")) == 1
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        assert connection.execute("SELECT value FROM about WHERE key = 'schema'").fetchall() == [("2",)]
+    connection.close()
+
+
+def test_a_look_is_kept_with_those_before_it_and_apart_from_other_test_sets(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.add_entry(config("toy-001"))
+        looks = [ledger.add_look("toy-001", data=data) for data in ("abc", "other", "abc")]
+        assert [len(each) for each in looks] == [1, 1, 2]
+        assert [look["data"] for look in ledger.looks()] == ["abc", "other", "abc"]
+        with pytest.raises(UsageError, match="refused a row that fits no entry"):
+            ledger.add_look("nobody", data="abc")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,13 +20,14 @@ from batteries.errors import UsageError
 
 def scores(json: Json = False) -> None:
     """Step 5: the board: validation, leaderboard, test, gaps."""
+    from batteries.score.agreement import agreement
     from batteries.score.board import restore
     from batteries.score.board import scores as board
     from batteries.score.entry import all_entries
 
     if not (ROOT / "ledger.db").exists() and all_entries(ROOT):
         found = f"{ROOT}/ledger.db was lost; {restore(ROOT)} entries are entered again from their folders"
-        print(f"warning: {found}; leaderboard and test scores are not", file=sys.stderr)
+        print(f"warning: {found}; leaderboard scores, test scores and looks are not", file=sys.stderr)
     rows = board(ROOT)
     if json:
         show.as_json([row.plain() for row in rows])
@@ -34,6 +35,9 @@ def scores(json: Json = False) -> None:
     for _, group in groupby(rows, key=lambda row: row.group):
         show.board(list(group))
     print("valid: of all out-of-fold rows; ±: one s.d. over resampled rows, over folds")
+    for part in ("public", "private"):
+        if agreed := agreement(ROOT, board=part):
+            show.words(agreed.sentence)
     for row in rows:
         if row.missing_folds:
             print(f"{row.name}: folds {row.folds}; train the others: batteries train --resume {row.run}")
@@ -71,52 +75,39 @@ def test(
     if json:
         show.as_json([result.plain() for result in results])
         return
-    show.table(
-        [
-            {
-                "entry": result.name,
-                "valid": result.valid,
-                "±valid": show.brief(result.valid_noise),
-                "test": result.test,
-                "±test": show.brief(result.test_noise),
-                "gap": show.signed(result.gap),
-                "explained": "yes" if result.explained else "no",
-            }
-            for result in results
-        ]
-    )
-    print(f"{results[0].metric} on {results[0].rows} test rows; explained: the gap is within two s.d. of its noise")
+    show.tested(results)
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="An entry.")],
-    second: Annotated[str, typer.Argument(help="Another one on the same folds.")],
+    first: Annotated[str, typer.Argument(help="The entry that the others are compared with.")],
+    others: Annotated[list[str], typer.Argument(metavar="ENTRY...", help="One or more on the same folds.")],
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Where does it win and lose? The target.")] = None,
+    groups: Annotated[str | None, typer.Option(metavar="COLUMN", help="Resample whole groups of rows.")] = None,
+    block: Annotated[int | None, typer.Option(metavar="ROWS", help="Resample blocks: rows are a series.")] = None,
+    public: Annotated[int | None, typer.Option(metavar="ROWS", help="Foretell the shake-up of so many.")] = None,
+    private: Annotated[int | None, typer.Option(metavar="ROWS", help="The test rows that are not public.")] = None,
+    draws: Annotated[int, typer.Option(help="Resamples.")] = 10_000,
     json: Json = False,
 ) -> None:
-    """Step 8: is the second really better than the first?"""
+    """Step 8: is it really better than the first?"""
     from batteries.improve.compare import compare as judge
+    from batteries.improve.shakeup import shake_up_of
     from batteries.score.entry import open_entry
 
-    one, other = (open_entry(ROOT, name) for name in (first, second))
-    result = judge(one, other, one.metric())
+    if private is not None and public is None:
+        raise UsageError("--private is the rest of --public ROWS; give both")
+    one, rest = open_entry(ROOT, first), [open_entry(ROOT, name) for name in others]
+    verdict = judge(one, *rest, by=by, groups=groups, block=block, draws=draws, progress=not json)
+    shaken = []
+    if public is not None:
+        parts: dict[str, Any] = {"public": public, "private": private, "progress": not json}
+        shaken = [shake_up_of(one, other, **parts) for other in rest]
     if json:
-        show.as_json(result.plain())
+        show.as_json({**verdict.plain(), "shake_up": [each.plain() for each in shaken]})
         return
-    print(result.sentence)
-    show.table(
-        [
-            {"figure": f"{result.metric} of {first}", "value": f"{result.first_score:.5f}"},
-            {"figure": f"{result.metric} of {second}", "value": f"{result.second_score:.5f}"},
-            {"figure": "gain", "value": show.signed(result.gain)},
-            {"figure": "95 % interval over resampled rows", "value": f"{result.low:+.5f} to {result.high:+.5f}"},
-            {"figure": "chance that the second is better", "value": f"{result.chance:.1%}"},
-            {"figure": "p, paired bootstrap of rows", "value": f"{result.p_rows:.4f}"},
-            {
-                "figure": "p, corrected t over folds",
-                "value": "-" if result.p_folds is None else f"{result.p_folds:.4f}",
-            },
-        ]
-    )
+    show.verdict(verdict, every_part=by is not None)
+    for other, each in zip(others, shaken, strict=False):
+        show.words(f"{first} and {other}: {each.sentence}")
 
 
 def report() -> None:

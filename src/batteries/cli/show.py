@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from batteries.improve.compare import Comparison, Verdict
     from batteries.score.board import Row
+    from batteries.score.holdout import Tested
     from batteries.train.rehearse import Rehearsal
     from batteries.train.verify import Finding
 
@@ -67,6 +69,103 @@ def board(rows: Sequence[Row]) -> None:
     )
     up = "higher" if rows[0].higher_is_better else "lower"
     print(f"{rows[0].metric}, {up} is better; folds {rows[0].split[:12]}")
+
+
+def tested(results: Sequence[Tested]) -> None:
+    """Print the test scores of entries beside validation, and how often the test set was looked at."""
+    table(
+        [
+            {
+                "entry": result.name,
+                "valid": result.valid,
+                "test": result.test,
+                "from": brief(result.low),
+                "to": brief(result.high),
+                "gap": signed(result.gap),
+                "explained": {True: "yes", False: "no", None: "-"}[result.explained],
+            }
+            for result in results
+        ]
+    )
+    words(
+        f"{results[0].metric} on {results[0].rows} test rows; from, to: 95 % interval over resampled rows;"
+        " explained: the gap is within two s.d. of its noise"
+    )
+    if results[-1].warning:
+        words(f"note: {results[-1].warning}")
+
+
+def verdict(found: Verdict, *, every_part: bool) -> None:
+    """Print which entry is better in words, then the figures; every part of the rows, or those that stand out."""
+    for line in found.sentence.splitlines():
+        words(line)
+    if len(found.comparisons) == 1:
+        table(_figures(found.comparisons[0]))
+    else:
+        table([_line(comparison) for comparison in found.comparisons])
+        print(f"{found.metric}; beside {found.comparisons[0].first}: {found.comparisons[0].first_score:.5f}")
+        words("from, to: 95 % over resamples; p: of these by Holm; p folds: corrected t")
+    for comparison in found.comparisons:
+        _parts(comparison, found.by, every=every_part)
+
+
+def _figures(result: Comparison) -> list[dict[str, Cell]]:
+    figures = {
+        f"{result.metric} of {result.first}": f"{result.first_score:.5f}",
+        f"{result.metric} of {result.second}": f"{result.second_score:.5f}",
+        "gain": signed(result.gain),
+        f"95 % interval over {result.draws:,} resamples of {result.over}": f"{result.low:+.5f} to {result.high:+.5f}",
+        "chance that the second is better": f"{result.chance:.1%}",
+        "p, paired bootstrap": f"{result.p_rows:.4f}",
+        "p, corrected t of the mean over folds": "-" if result.p_folds is None else f"{result.p_folds:.4f}",
+    }
+    if result.undefined:
+        figures["resamples without a score, left out"] = f"{result.undefined:,}"
+    if result.moved:
+        figures["rows nearer to the target, farther"] = f"{result.moved.nearer:,}, {result.moved.farther:,}"
+    return [{"figure": name, "value": value} for name, value in figures.items()]
+
+
+def _line(result: Comparison) -> dict[str, Cell]:
+    return {
+        "entry": result.second,
+        "score": result.second_score,
+        "gain": signed(result.gain),
+        "from": f"{result.low:+.4f}",
+        "to": f"{result.high:+.4f}",
+        "chance": f"{result.chance:.0%}",
+        "p": f"{result.p_corrected:.3f}",
+        "p folds": "-" if result.p_folds is None else f"{result.p_folds:.3f}",
+    }
+
+
+def _parts(result: Comparison, by: str, *, every: bool) -> None:
+    """Print where the second entry wins and loses."""
+    if every and result.segments:
+        print(f"\n{result.second} beside {result.first} in {result.segments[0].measure}, by {by}")
+        table(
+            [
+                {
+                    by: part.name,
+                    "rows": part.rows,
+                    result.first: part.first,
+                    result.second: part.second,
+                    "gain": signed(part.gain),
+                    "p": None if part.p is None else f"{part.p:.4f}",
+                }
+                for part in result.segments
+            ]
+        )
+    for word, sign in (("wins", 1), ("loses", -1)):
+        out = [part for part in result.segments if part.stands_out and part.gain * sign > 0]
+        if out:
+            named = ", ".join(f"{part.name} ({part.gain:+.5f})" for part in out)
+            words(f"{result.second} {word} in {out[0].measure} where {by} is {named}")
+
+
+def words(text: str) -> None:
+    """Print a sentence in 80 columns."""
+    print(textwrap.fill(text, 80))
 
 
 def findings(found: Sequence[Finding]) -> None:

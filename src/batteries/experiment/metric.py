@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from batteries.errors import ConfigError, ExperimentError
+from batteries.experiment.counted import Scorer, auc_of, average_of, f1_of, mean_of
 from batteries.files import safe_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Score = Callable[["NDArray[Any]", "NDArray[Any]"], float]
+Counted = Callable[["NDArray[Any]", "NDArray[Any]"], Scorer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ class Metric:
     fn: Score | None = None
     _: KW_ONLY
     higher_is_better: bool
+    counted: Counted | None = field(default=None, repr=False)
+    """The same score for many resamples of one set, fast: from (targets, predictions) to a function of the
+    counts of the rows, as `experiment.counted` has them. Built-in scores have one; without it a resample
+    is scored by `fn`."""
 
     def __post_init__(self) -> None:
         safe_name(self.name, "metric")
@@ -112,22 +120,22 @@ class Metric:
     @classmethod
     def accuracy(cls) -> Metric:
         """Share of rows whose most probable class is the target (binary: probability >= 0.5)."""
-        return cls("accuracy", _accuracy, higher_is_better=True)
+        return cls("accuracy", _accuracy, higher_is_better=True, counted=_counted_accuracy)
 
     @classmethod
     def auc(cls) -> Metric:
         """Area under the ROC curve; one-vs-rest macro mean for several classes (scikit-learn)."""
-        return cls("auc", _auc, higher_is_better=True)
+        return cls("auc", _auc, higher_is_better=True, counted=_counted_auc)
 
     @classmethod
     def log_loss(cls) -> Metric:
         """Mean negative log-likelihood of class probabilities (scikit-learn)."""
-        return cls("log_loss", _log_loss, higher_is_better=False)
+        return cls("log_loss", _log_loss, higher_is_better=False, counted=_counted_log_loss)
 
     @classmethod
     def f1(cls) -> Metric:
         """F1 of the most probable class; macro mean for several classes (scikit-learn)."""
-        return cls("f1", _f1, higher_is_better=True)
+        return cls("f1", _f1, higher_is_better=True, counted=_counted_f1)
 
     @classmethod
     def fbeta(cls, beta: float) -> Metric:
@@ -153,12 +161,12 @@ class Metric:
     @classmethod
     def rmse(cls) -> Metric:
         """Root of the mean squared error."""
-        return cls("rmse", _rmse, higher_is_better=False)
+        return cls("rmse", _rmse, higher_is_better=False, counted=_counted_rmse)
 
     @classmethod
     def mae(cls) -> Metric:
         """Mean absolute error."""
-        return cls("mae", _mae, higher_is_better=False)
+        return cls("mae", _mae, higher_is_better=False, counted=_counted_mae)
 
 
 def _alone() -> bool:
@@ -203,8 +211,16 @@ def _paired(targets: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], 
 
 
 def _accuracy(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    return float(_right(targets, predictions).mean())
+
+
+def _right(targets: NDArray[Any], predictions: NDArray[Any]) -> NDArray[Any]:
     targets, codes = _paired(targets, most_probable(predictions))
-    return float((codes == targets).mean())
+    return np.asarray(codes == targets)
+
+
+def _counted_accuracy(targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
+    return mean_of(_of_row(_right(targets, predictions)))
 
 
 def _auc(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
@@ -221,22 +237,51 @@ def _auc(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
     return sum(float(roc_auc_score(targets == c, predictions[:, c])) for c in classes) / len(classes)
 
 
+def _counted_auc(targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
+    targets, predictions = _flat(targets), _flat(predictions)
+    if targets.ndim == 2:  # labels that can hold together: each alone
+        return average_of([auc_of(targets[:, c] == 1, predictions[:, c]) for c in range(targets.shape[1])])
+    if predictions.ndim == 1 or predictions.shape[1] == 2:
+        return auc_of(targets == targets.max(), predictions if predictions.ndim == 1 else predictions[:, 1])
+    return average_of([auc_of(targets == c, predictions[:, c]) for c in range(predictions.shape[1])])
+
+
 def _log_loss(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
     from sklearn.metrics import log_loss
 
+    probabilities, classes = _probabilities(predictions)
+    return float(log_loss(targets, probabilities, labels=list(range(classes))))
+
+
+def _probabilities(predictions: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Probabilities as scikit-learn takes them, and the number of classes."""
     predictions = _flat(predictions)
-    classes = range(predictions.shape[1] if predictions.ndim == 2 else 2)
-    if predictions.ndim == 2:  # rows of float32 probabilities miss 1 by a rounding error
-        predictions = predictions.astype("float64")
-        predictions = predictions / predictions.sum(axis=1, keepdims=True)
-    return float(log_loss(targets, predictions, labels=list(classes)))
+    if predictions.ndim == 1:
+        return predictions, 2
+    predictions = predictions.astype("float64")  # rows of float32 probabilities miss 1 by a rounding error
+    return predictions / predictions.sum(axis=1, keepdims=True), predictions.shape[1]
+
+
+def _counted_log_loss(targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
+    probabilities, _ = _probabilities(predictions)
+    codes = _flat(targets).astype("int64")
+    if probabilities.ndim == 1:
+        probabilities = np.stack([1 - probabilities, probabilities], axis=1)
+    least = np.finfo(probabilities.dtype).eps  # as scikit-learn clips
+    of_target = probabilities[np.arange(len(codes)), codes].clip(least, 1 - least)
+    return mean_of(-np.log(of_target, dtype="float64"))
 
 
 def _f1(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
     from sklearn.metrics import f1_score
 
-    several = predictions.ndim == 2 and predictions.shape[1] > 2
-    return float(f1_score(targets, most_probable(predictions), average="macro" if several else "binary"))
+    macro = predictions.ndim == 2 and predictions.shape[1] > 2
+    return float(f1_score(targets, most_probable(predictions), average="macro" if macro else "binary"))
+
+
+def _counted_f1(targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
+    macro = predictions.ndim == 2 and predictions.shape[1] > 2
+    return f1_of(_flat(targets), most_probable(predictions), macro=macro)
 
 
 def _fbeta(beta: float, targets: NDArray[Any], predictions: NDArray[Any]) -> float:
@@ -259,10 +304,26 @@ def _qwk(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
 
 
 def _rmse(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+    return float((_errors(targets, predictions) ** 2).mean() ** 0.5)
+
+
+def _errors(targets: NDArray[Any], predictions: NDArray[Any]) -> NDArray[Any]:
     targets, predictions = _paired(targets, predictions.astype("float64"))
-    return float(((predictions - targets) ** 2).mean() ** 0.5)
+    return np.asarray(predictions - targets)
+
+
+def _counted_rmse(targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
+    return mean_of(_of_row(_errors(targets, predictions) ** 2), root=True)
 
 
 def _mae(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
-    targets, predictions = _paired(targets, predictions.astype("float64"))
-    return float(abs(predictions - targets).mean())
+    return float(abs(_errors(targets, predictions)).mean())
+
+
+def _counted_mae(targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
+    return mean_of(_of_row(abs(_errors(targets, predictions))))
+
+
+def _of_row(errors: NDArray[Any]) -> NDArray[Any]:
+    """One number a row: the mean over the targets where there are several."""
+    return errors if errors.ndim == 1 else errors.mean(axis=1)

@@ -18,6 +18,7 @@ from batteries.errors import UsageError
 from batteries.experiment import Experiment, Metric
 from batteries.files import read_sealed
 from batteries.score.entry import Entry, all_entries
+from batteries.score.grouping import resampling
 from batteries.score.ledger import Ledger
 from batteries.score.noise import deviation
 
@@ -37,7 +38,7 @@ class Row:
     valid: float | None
     """On all out-of-fold predictions at once."""
     noise: float | None
-    """Standard deviation of `valid` over bootstrap samples of the rows."""
+    """Standard deviation of `valid` over bootstrap samples of the rows, or of the groups that the folds keep."""
     fold_mean: float | None
     fold_deviation: float | None
     folds: str
@@ -82,7 +83,8 @@ def record(entry: Entry, experiment: Experiment, root: Path | str) -> float:
             rows = oof.folds == fold
             score = metric(oof.targets[rows], oof.values[rows])
             ledger.add_score(entry.name, "fold", score, fold=fold, rows=int(rows.sum()), **common)
-        noise = deviation(metric, oof.targets, oof.values)
+        how = resampling(entry, oof.ids, experiment=experiment)
+        noise = deviation(metric, oof.targets, oof.values, how=how)
         ledger.add_score(entry.name, "oof", value, rows=len(oof), noise=noise, **common)
     return value
 
@@ -145,7 +147,7 @@ def _row(entry: dict[str, Any], events: Sequence[dict[str, Any]]) -> Row:
 def restore(root: Path | str = "runs") -> int:
     """Enter every entry and submission of the folders into the ledger again; return how many entries there are.
 
-    What only the ledger knew, leaderboard and test scores, does not come back.
+    What only the ledger knew does not come back: leaderboard and test scores, and how often the test set was looked at.
     """
     root = Path(root)
     entries = all_entries(root)

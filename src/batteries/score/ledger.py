@@ -33,12 +33,13 @@ from sqlalchemy import (
     event,
     insert,
     select,
+    update,
 )
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from batteries.errors import BusyError, CorruptError, ResourceError, UsageError
 
-SCHEMA = 1
+SCHEMA = 2
 _WAIT = 30.0  # seconds for another writer
 
 _meta = MetaData()
@@ -91,6 +92,14 @@ _submissions = Table(
     Column("rows", Integer, nullable=False),
     Column("at", String, nullable=False),
 )
+_looks = Table(
+    "looks",
+    _meta,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("entry", String, ForeignKey("entries.name"), nullable=False),
+    Column("data", String, nullable=False),  # digest of the test set that was looked at
+    Column("at", String, nullable=False),
+)
 
 
 class Ledger:
@@ -122,6 +131,8 @@ class Ledger:
                 raise UsageError(
                     f"{self.path} was written by a newer Batteries (schema {known}, this one knows {SCHEMA})"
                 )
+            elif int(known) < SCHEMA:  # tables it lacked were just made; none of its rows changes
+                connection.execute(update(_about).where(_about.c.key == "schema").values(value=str(SCHEMA)))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -225,6 +236,13 @@ class Ledger:
             connection.execute(insert(_scores).values(**row, at=_now()))
         return True
 
+    def add_look(self, entry: str, *, data: str) -> list[dict[str, Any]]:
+        """Note that an entry's score on the test set `data` was looked at; return all looks at it, oldest first."""
+        of_data = select(_looks).where(_looks.c.data == data).order_by(_looks.c.number)
+        with self._transaction() as connection:
+            connection.execute(insert(_looks).values(entry=entry, data=data, at=_now()))
+            return [dict(row) for row in connection.execute(of_data).mappings()]
+
     def add_submission(self, name: str, *, entry: str, file: str, sha256: str, rows: int) -> None:
         """Note a submission file; one that is known already is left as it is."""
         row = {"name": name, "entry": entry, "file": file, "sha256": sha256, "rows": rows}
@@ -250,6 +268,10 @@ class Ledger:
     def submissions(self) -> list[dict[str, Any]]:
         """Every submission, oldest first."""
         return self._rows(select(_submissions).order_by(_submissions.c.at, _submissions.c.name))
+
+    def looks(self) -> list[dict[str, Any]]:
+        """Every time a score on a test set was looked at, oldest first."""
+        return self._rows(select(_looks).order_by(_looks.c.number))
 
     def _rows(self, query: Any) -> list[dict[str, Any]]:
         with self._transaction() as connection:
