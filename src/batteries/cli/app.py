@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from batteries.cli.combining import average, blend, submit
+from batteries.cli.deriving import calibrate, decide, pseudo, stack
 from batteries.cli.options import Call
 from batteries.cli.prepare import new, split, study
 from batteries.cli.scoring import compare, leaderboard, report, scores, test
@@ -60,7 +61,7 @@ def demo(
 
 
 _VERBS: tuple[Callable[..., None], ...] = (
-    *(new, study, split, train, verify, scores, average, blend, submit),
+    *(new, study, split, train, verify, scores, average, blend, stack, calibrate, decide, pseudo, submit),
     *(leaderboard, test, compare, report, demo),
 )
 for verb in _VERBS:
