@@ -16,7 +16,10 @@ from batteries.cli.app import _explained as explained
 from batteries.cli.app import main
 from batteries.errors import DataError, Interrupted, PeerError
 
-VERBS = """new study split train verify scores average blend submit leaderboard test compare report demo""".split()
+VERBS = """
+new study split train verify scores average blend stack calibrate decide pseudo
+submit leaderboard test compare report demo
+""".split()
 
 
 def told(error: Exception) -> Exception:

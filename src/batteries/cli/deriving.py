@@ -96,11 +96,11 @@ def pseudo(
     json: Json = False,
 ) -> None:
     """Step 6: label confident test rows, fold by fold, without a leak."""
-    from batteries.combine.pseudo import pseudo_label
+    from batteries.combine.pseudo import FOLD, pseudo_label
     from batteries.score.entry import open_entry
 
     written = pseudo_label([open_entry(ROOT, name) for name in runs], ROOT, at_least=at_least, per_class=per_class)
-    by_fold = dict(sorted(written.table["fold"].value_counts().iter_rows()))
+    by_fold = dict(sorted(written.table[FOLD].value_counts().iter_rows()))
     if json:
         show.as_json(
             {"name": written.name, "rows": len(written.table), "by_fold": by_fold, "folder": str(written.folder)}
