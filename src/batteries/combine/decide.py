@@ -34,6 +34,10 @@ from batteries.score.entry import Entry
 _ORDINAL = "qwk"
 
 
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """A score at its threshold or above means 1, below it 0; one for each column, or one for the last of two.
@@ -43,6 +47,9 @@ class Thresholds:
     """
 
     values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"1 from {_listed(self.values)}"
 
     def __call__(self, scores: NDArray[Any]) -> NDArray[np.int64]:
         """Return 0 and 1: shape (n,) of one threshold, (n, labels) of several."""
@@ -61,6 +68,9 @@ class Shares:
 
     values: tuple[float, ...]
 
+    def __str__(self) -> str:
+        return f"shares of the classes: {_listed(self.values)}"
+
     def __call__(self, scores: NDArray[Any]) -> NDArray[np.int64]:
         """Return class codes, shape (n,), of probabilities (n, classes)."""
         counts = counts_of(self.values, len(scores))
@@ -70,6 +80,9 @@ class Shares:
 @dataclass(frozen=True)
 class MostProbable:
     """The class of the largest probability, whatever the other rows."""
+
+    def __str__(self) -> str:
+        return "the most probable class"
 
     def __call__(self, scores: NDArray[Any]) -> NDArray[np.int64]:
         """Return class codes, shape (n,), of probabilities (n, classes)."""

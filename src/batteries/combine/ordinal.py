@@ -37,6 +37,9 @@ class Cuts:
 
     values: tuple[float, ...]
 
+    def __str__(self) -> str:
+        return "classes begin at " + ", ".join(f"{value:.4g}" for value in self.values)
+
     def __call__(self, scores: NDArray[Any]) -> NDArray[np.int64]:
         """Return class codes, shape (n,), of scores (n,)."""
         codes: NDArray[np.int64] = np.searchsorted(self.values, np.asarray(scores, dtype=np.float64), side="right")
