@@ -11,12 +11,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batteries.combine.assign import assign_classes as assign_classes
     from batteries.combine.average import average as average
     from batteries.combine.blend import Blend as Blend
     from batteries.combine.blend import blend as blend
     from batteries.combine.blend import blend_entries as blend_entries
+    from batteries.combine.calibrate import calibrate as calibrate
+    from batteries.combine.calibrate import calibrate_entry as calibrate_entry
+    from batteries.combine.decide import decide as decide
+    from batteries.combine.decide import decide_entry as decide_entry
+    from batteries.combine.ordinal import best_cuts as best_cuts
+    from batteries.combine.pseudo import pseudo_label as pseudo_label
+    from batteries.combine.pseudo import pseudo_table as pseudo_table
+    from batteries.combine.pseudo import training_rows as training_rows
+    from batteries.combine.reliability import reliability as reliability
+    from batteries.combine.stack import add_predictions as add_predictions
+    from batteries.combine.stack import stack as stack
+    from batteries.combine.stack import stack_entries as stack_entries
     from batteries.combine.submission import Submission as Submission
     from batteries.combine.submission import submit as submit
+    from batteries.combine.thresholds import best_threshold as best_threshold
     from batteries.experiment import Batch as Batch
     from batteries.experiment import Experiment as Experiment
     from batteries.experiment import Metric as Metric
@@ -29,6 +43,9 @@ if TYPE_CHECKING:
     from batteries.experiment.schedule import Polynomial as Polynomial
     from batteries.experiment.schedule import Steps as Steps
     from batteries.improve.compare import compare as compare
+    from batteries.improve.shakeup import shake_up as shake_up
+    from batteries.improve.shakeup import shake_up_of as shake_up_of
+    from batteries.improve.significance import corrected_t as corrected_t
     from batteries.prepare.augment import SampleRandom as SampleRandom
     from batteries.prepare.augment import random_shift as random_shift
     from batteries.prepare.environment import prepare_environment as prepare_environment
@@ -43,6 +60,7 @@ if TYPE_CHECKING:
     from batteries.prepare.seed import seed_everything as seed_everything
     from batteries.prepare.study import study as study
     from batteries.report.page import write_report as write_report
+    from batteries.score.agreement import agreement as agreement
     from batteries.score.board import record as record
     from batteries.score.board import scores as scores
     from batteries.score.entry import Entry as Entry
@@ -50,6 +68,8 @@ if TYPE_CHECKING:
     from batteries.score.holdout import test as test
     from batteries.score.leaderboard import leaderboard as leaderboard
     from batteries.score.ledger import Ledger as Ledger
+    from batteries.score.resample import Blocks as Blocks
+    from batteries.score.resample import Groups as Groups
     from batteries.train.average import average_checkpoints as average_checkpoints
     from batteries.train.average import recompute_batch_norm as recompute_batch_norm
     from batteries.train.checkpoint import Checkpoint as Checkpoint
@@ -79,6 +99,7 @@ _HOME = {
     "Balanced": "train.samplers",
     "Batch": "experiment",
     "Blend": "combine.blend",
+    "Blocks": "score.resample",
     "ByLength": "train.samplers",
     "Checkpoint": "train.checkpoint",
     "Checkpoints": "train.checkpoint",
@@ -88,6 +109,7 @@ _HOME = {
     "Experiment": "experiment",
     "Folds": "prepare.folds",
     "Grouped": "prepare.folds",
+    "Groups": "score.resample",
     "KFold": "prepare.folds",
     "Ledger": "score.ledger",
     "LoadReport": "train.weights",
@@ -109,11 +131,21 @@ _HOME = {
     "TrainState": "train.state",
     "WandB": "train.trackers",
     "Weighted": "train.samplers",
+    "add_predictions": "combine.stack",
+    "agreement": "score.agreement",
+    "assign_classes": "combine.assign",
     "average": "combine.average",
     "average_checkpoints": "train.average",
+    "best_cuts": "combine.ordinal",
+    "best_threshold": "combine.thresholds",
     "blend": "combine.blend",
     "blend_entries": "combine.blend",
+    "calibrate": "combine.calibrate",
+    "calibrate_entry": "combine.calibrate",
     "compare": "improve.compare",
+    "corrected_t": "improve.significance",
+    "decide": "combine.decide",
+    "decide_entry": "combine.decide",
     "derive_seed": "prepare.seed",
     "leaderboard": "score.leaderboard",
     "load_experiment": "experiment",
@@ -124,17 +156,25 @@ _HOME = {
     "parameter_groups": "train.groups",
     "pick_device": "train.distributed",
     "prepare_environment": "prepare.environment",
+    "pseudo_label": "combine.pseudo",
+    "pseudo_table": "combine.pseudo",
     "random_shift": "prepare.augment",
     "recompute_batch_norm": "train.average",
     "record": "score.board",
     "rehearse": "train.rehearse",
+    "reliability": "combine.reliability",
     "scores": "score.board",
     "seed_everything": "prepare.seed",
+    "shake_up": "improve.shakeup",
+    "shake_up_of": "improve.shakeup",
     "split": "prepare.folds",
+    "stack": "combine.stack",
+    "stack_entries": "combine.stack",
     "study": "prepare.study",
     "submit": "combine.submission",
     "test": "score.holdout",
     "train_run": "train.run",
+    "training_rows": "combine.pseudo",
     "verify": "train.verify",
     "write_report": "report.page",
 }
