@@ -40,7 +40,7 @@ class Climb:
 
     def grid(self) -> Array:
         """The shares that are tried, from the smallest; those below 0 first."""
-        above: Array = self.step * np.arange(1, floor(self.most / self.step + 1e-9) + 1)
+        above = np.multiply(np.arange(1, floor(self.most / self.step + 1e-9) + 1), self.step, dtype=np.float64)
         return np.concatenate([-above[::-1], above]) if self.negative else above
 
     def fit(self, objective: Objective, seed: int) -> Found:

@@ -94,7 +94,7 @@ def _sorted_start(objective: Objective, pool: Counts) -> tuple[Counts, float]:
     for total, member in enumerate(pool[np.argsort(-alone, kind="stable")], 1):
         mixed += objective.parts[member]
         counts[member] = 1
-        if not within(np.float64(1 / total), objective.max_weight):
+        if not within(1 / total, objective.max_weight):
             continue
         now = objective.value(counts / total, mixed / total)
         if clearly_better(now, than=value):

@@ -47,7 +47,7 @@ class Gain:
         """The answer in words."""
         gain = f"{self.gain:+.5f} over {self.over} (95 % interval {self.low:+.5f} to {self.high:+.5f})"
         if self.low > 0:
-            return f"{gain} is real"
+            return f"{gain} is larger than the noise"
         return f"{gain} is a loss" if self.high < 0 else f"{gain} is within the noise"
 
 
@@ -85,16 +85,22 @@ class NestedEstimate:
     @property
     def sentence(self) -> str:
         """The answer in words."""
-        advice = "use them" if self.over_equal.low > 0 else "equal weights do as well"
-        if self.over_equal.high < 0:
-            advice = "equal weights are better"
-        if self.over_best.high < 0 and self.over_equal.low <= 0:
-            advice = f"{self.over_best.over} alone is better"
         return (
             f"On rows they were not fitted on, the weights score {self.fitted.metric} {self.score:.5f}"
-            f" (in-sample {self.fitted.score:.5f}): a gain of {self.over_equal.verdict},"
-            f" of {self.over_best.verdict}; {advice}."
+            f" (in-sample {self.fitted.score:.5f}, {self.in_sample_gain:+.5f} over equal weights):"
+            f" a gain of {self.over_equal.verdict}, of {self.over_best.verdict}. {self._advice}"
         )
+
+    @property
+    def _advice(self) -> str:
+        equal, best = self.over_equal, self.over_best
+        if self.real:
+            return "The gain is real: use the weights."
+        if best.high < 0:
+            return f"{best.over} alone is better."
+        if equal.high < 0:
+            return "Equal weights are better."
+        return f"{best.over} alone does as well." if equal.low > 0 else "Equal weights do as well."
 
     def plain(self) -> dict[str, Any]:
         """As JSON-ready data, for the record of a blend."""
@@ -232,7 +238,7 @@ def fit_blend(
     metric
         The one they are scored by, with its function.
     formula
-        `mean` blends predictions, `rank` their ranks.
+        `mean` blends predictions, `rank` their ranks among all rows; no target is looked at for those.
     how, max_weight, l2, prune, seed
         As for `fit_weights`.
     draws

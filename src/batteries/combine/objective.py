@@ -27,7 +27,8 @@ SAME = 1e-12
 """Values that differ by less, relatively, differ by rounding."""
 _ROUNDING = 1e-9
 _ROWS_OF_A_THREAD = 20_000
-_MOST_THREADS = 4  # each needs a column of its own
+_COLUMNS_OF_A_THREAD = 2.2  # in float64: the candidate, and what its AUC needs
+_WORKING_SHARE = 0.2  # of the members' memory, for the blend and all threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ class Objective:
         return weighted_sum(self.parts, weights)
 
     def score(self, weights: Array) -> float:
-        """The metric of the blend, by its own function."""
+        """The metric of the blend."""
+        if self._positive is not None:
+            return area_under_curve(self.mix(weights), self._positive)
         return self.metric(self.targets, weighted_sum(self.members, weights))
 
     def value(self, weights: Array, mixed: Array | None = None) -> float:
@@ -147,11 +150,12 @@ class Objective:
         return scores
 
     def _threads(self, jobs: int) -> int:
-        """Only our own AUC runs in threads; a metric of others may keep a state."""
+        """Only our own AUC runs in threads, and only in little memory; a metric of others may keep a state."""
         if self._positive is None or len(self.targets) < _ROWS_OF_A_THREAD:
             return 1
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(cores, jobs, _MOST_THREADS))
+        columns = sum(member.nbytes for member in self.members) / (8 * len(self.targets))  # if they were float64
+        return max(1, min(cores, jobs, int((_WORKING_SHARE * columns - 1) / _COLUMNS_OF_A_THREAD)))
 
     def _scored(self, mixed: Array, jobs: Sequence[tuple[Any, ...]]) -> list[float]:
         candidate, scores = np.empty_like(mixed), []
@@ -167,7 +171,8 @@ class Objective:
         if self._positive is not None:
             return area_under_curve(blended, self._positive)
         try:
-            return self.metric(self.targets, blended)
+            with np.errstate(all="ignore"):
+                return self.metric(self.targets, blended)
         except (ValueError, ArithmeticError, IndexError):  # such as a log-loss of what is no probability
             return nan
 
@@ -190,9 +195,9 @@ def clearly_better(value: float, than: float) -> bool:
     return value > than + SAME * abs(than) if isfinite(than) else value > than
 
 
-def within(weights: NDArray[Any], limit: float) -> NDArray[np.bool_]:
+def within(weights: NDArray[Any] | float, limit: float) -> NDArray[np.bool_]:
     """Which weights are not above a limit, but for rounding."""
-    return np.asarray(weights <= limit + _ROUNDING)
+    return np.asarray(weights) <= limit + _ROUNDING
 
 
 def weighted_sum(members: Sequence[NDArray[Any]], weights: NDArray[Any]) -> Array:

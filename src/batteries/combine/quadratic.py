@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-_EXACT = 1e-12
+_RIDGE = 1e-12
+_EXACT = 1e-14
 
 
 def lowest_point(curvature: Array, slope: Array, *, most: float = 1.0) -> Array:
@@ -35,10 +36,10 @@ def lowest_point(curvature: Array, slope: Array, *, most: float = 1.0) -> Array:
     """
     size = len(slope)
     weights = np.zeros(size)
-    if most * size <= 1 + _EXACT:
+    if most * size <= 1 + _RIDGE:
         return np.full(size, 1 / size)
     scale = float(np.abs(curvature).max() + np.abs(slope).max()) or 1.0
-    curvature, slope = curvature / scale + _EXACT * np.eye(size), slope / scale
+    curvature, slope = curvature / scale + _RIDGE * np.eye(size), slope / scale
     first = np.argsort(curvature.diagonal() / 2 + slope, kind="stable")[: min(size, floor(1 / most) + 1)]
     free, entering = np.zeros(size, dtype=bool), -1
     weights[first], free[first] = 1 / len(first), True
