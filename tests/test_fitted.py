@@ -25,7 +25,7 @@ AUC, RMSE, LOG_LOSS, ACCURACY = bt.Metric.auc(), bt.Metric.rmse(), bt.Metric.log
 HAND_LOSS = bt.Metric(  # twenty times as fast as scikit-learn's, which checks its input each time
     "log_loss", lambda y, p: -np.log(np.where(y == 1, p, 1 - p)).mean(), higher_is_better=False
 )
-SLOW_AUC = bt.Metric("auc", lambda y, p: roc_auc_score(y, p), higher_is_better=True)  # noqa: PLW0108
+SLOW_AUC = bt.Metric("auc", lambda y, p: roc_auc_score(y, p), higher_is_better=True)
 EVERY_WAY: list[Method] = [Greedy(), Greedy(bags=3), Climb(), Climb(negative=True), Simplex(loss="log_loss"), Search()]
 Arrays = list[np.ndarray]
 

@@ -91,9 +91,11 @@ def test_log_loss_of_classes_and_of_labels_is_that_of_the_true_ones() -> None:
 
     labels = (generator.random((200, 3)) < 0.5).astype(int)
     chances = [np.clip(labels * mix + generator.random((200, 3)) * (1 - mix), 0, 1) for mix in (0.2, 0.4)]
-    several = bt.Metric(
-        "labels", lambda y, p: np.mean([LOG_LOSS(y[:, c], p[:, c]) for c in range(3)]), higher_is_better=False
-    )
+
+    def mean_loss(y: np.ndarray, p: np.ndarray) -> float:
+        return float(np.mean([LOG_LOSS(y[:, column], p[:, column]) for column in range(3)]))
+
+    several = bt.Metric("labels", mean_loss, higher_is_better=False)
     fitted = fit_weights(chances, labels, several, how=Simplex(loss="log_loss"))
     assert fitted.score == pytest.approx(fitted.history[-1].score, rel=1e-9)
 

@@ -139,13 +139,14 @@ def _pruned(objective: Objective, weights: Array) -> Array:
     value = objective.value(weights)
     while True:
         inside = np.flatnonzero((weights != 0) & (weights < 1))
-        if len(inside) < 2:
-            return weights
         keep = 1 / (1 - weights[inside])
-        moves = Moves(inside, keep, -weights[inside] * keep)
-        _, values = objective.after(objective.mix(weights), weights, moves)
         largest = np.array([np.delete(weights, member).max() for member in inside]) * keep
-        place = int(np.where(within(largest, objective.max_weight), values, -np.inf).argmax())
+        fits = within(largest, objective.max_weight)
+        inside, keep = inside[fits], keep[fits]
+        if not len(inside):
+            return weights
+        moves = Moves(inside, keep, -weights[inside] * keep)
+        place = int(objective.after(objective.mix(weights), weights, moves)[1].argmax())
         without = weights * keep[place]
         without[inside[place]] = 0.0
         without /= without.sum()
