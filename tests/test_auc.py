@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-import batteries as bt
-from batteries.combine.auc import area_under_curve, quick
-from batteries.score.noise import resampled
+from batteries.combine.auc import area_under_curve
 
 generator = np.random.default_rng(0)
 POSITIVE = generator.random(2000) < 0.3
@@ -82,39 +78,3 @@ def test_without_both_classes_or_with_what_is_not_finite_there_is_no_area() -> N
     assert np.isnan(area_under_curve(np.array([0.1, 0.2]), np.array([False, False])))
     for bad in (np.nan, np.inf, -np.inf):
         assert np.isnan(area_under_curve(np.array([0.1, bad]), np.array([True, False])))
-
-
-def test_only_the_auc_of_one_class_a_row_is_made_quick() -> None:
-    auc, targets = bt.Metric.auc(), POSITIVE.astype(int)
-    assert quick(bt.Metric.rmse(), targets, 1) == bt.Metric.rmse()
-    assert quick(bt.Metric("auc", lambda y, p: 0.5, higher_is_better=True), targets, 1)(targets, VALUES) == 0.5
-    assert quick(auc, np.stack([targets, targets], axis=1), 2) == auc
-    assert quick(auc, np.zeros(9), 1) == auc
-    assert quick(auc, np.arange(9) % 2, 3) == auc, "a class is missing"
-    assert quick(auc, targets, 1) != auc
-
-
-@pytest.mark.parametrize("labels", [(0, 1), (-1, 1), ("bad", "good"), (False, True)])
-def test_quick_is_the_metric_for_two_classes_by_any_name(labels: tuple[object, object]) -> None:
-    auc, targets = bt.Metric.auc(), np.array(labels)[POSITIVE.astype(int)]
-    for predictions in (VALUES, VALUES[:, None], np.stack([-VALUES, VALUES], axis=1), VALUES.astype("float16")):
-        columns = predictions.shape[1] if predictions.ndim == 2 else 1
-        expected = auc(targets, predictions)
-        assert quick(auc, targets, columns)(targets, predictions) == pytest.approx(expected, abs=1e-12)
-
-
-def test_quick_is_the_metric_for_several_classes_and_draws() -> None:
-    auc, targets = bt.Metric.auc(), generator.integers(0, 3, 60)
-    predictions = generator.random((60, 3)).round(1) + np.eye(3)[targets] / 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        expected = resampled(auc, targets, [predictions], draws=50)
-    np.testing.assert_allclose(
-        resampled(quick(auc, targets, 3), targets, [predictions], draws=50), expected, rtol=1e-12
-    )
-
-
-def test_a_draw_of_one_class_has_no_quick_score_either() -> None:
-    scores = resampled(quick(bt.Metric.auc(), np.array([0, 1]), 1), np.array([0, 1]), [np.array([0.1, 0.9])], draws=50)
-    assert np.isnan(scores).any()
-    assert set(scores[~np.isnan(scores)]) == {1.0}

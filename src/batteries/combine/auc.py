@@ -2,7 +2,7 @@
 
 In:    which rows are positive, and a value for each row.
 Out:   the share of pairs (positive, negative) that are in order, ties half: exact.
-Next:  `objective` judges candidates by it, `nested` resampled rows.
+Next:  `objective` judges candidates by it; `quick` makes a metric of it.
 
 A float64 below 2 in magnitude does not use the highest bit of its exponent. Its sign and the other 62 bits make a
 whole number that sorts as the value does, and the free bit holds the label, so that sorting 64-bit keys orders the
@@ -12,14 +12,10 @@ rows and brings their labels along. Nothing is rounded: sums of float32 predicti
 from __future__ import annotations
 
 import sys
-from functools import partial
 from math import frexp, isfinite, nan
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from batteries.experiment import Metric
 
 Array = NDArray[np.float64]
 _MAGNITUDE = np.iinfo(np.int64).max
@@ -102,34 +98,3 @@ def _by_ranks(values: Array, positive: NDArray[np.bool_]) -> float:
     num_positive = int(np.count_nonzero(positive))
     above = float(rankdata(values)[positive].sum()) - num_positive * (num_positive + 1) / 2
     return above / (num_positive * (len(values) - num_positive))
-
-
-def quick(metric: Metric, targets: NDArray[Any], columns: int) -> Metric:
-    """Return the same metric, by one sort where it is the AUC of one class a row; else `metric` itself.
-
-    Parameters
-    ----------
-    targets
-        All rows that will be scored, or drawn from.
-    columns
-        Of the predictions; 1 where they have the shape (n,).
-
-    """
-    if metric.fn is not Metric.auc().fn or targets.ndim != 1:
-        return metric
-    classes = np.unique(targets)
-    if columns <= 2 and len(classes) == 2:
-        return Metric(metric.name, partial(_binary, classes[1]), higher_is_better=True)
-    if columns > 2 and classes.tolist() == list(range(columns)):
-        return Metric(metric.name, _one_against_the_rest, higher_is_better=True)
-    return metric
-
-
-def _binary(positive: Any, targets: NDArray[Any], predictions: NDArray[Any]) -> float:
-    values = predictions if predictions.ndim == 1 else predictions[:, -1]
-    return area_under_curve(np.array(values, dtype=np.float64), targets == positive)
-
-
-def _one_against_the_rest(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
-    columns = np.array(predictions.T, dtype=np.float64, order="C")
-    return sum(area_under_curve(column, targets == c) for c, column in enumerate(columns)) / len(columns)

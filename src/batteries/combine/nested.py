@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from batteries.combine.auc import quick
 from batteries.combine.blend import ranks
 from batteries.combine.fitted import Fit, Fitted, Method, fit_weights
 from batteries.combine.objective import Array, weighted_sum
+from batteries.combine.quick import quick
 from batteries.errors import BlendError
 from batteries.experiment import Metric
 from batteries.score.entry import Entry

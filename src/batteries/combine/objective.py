@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batteries.combine.auc import area_under_curve
+from batteries.combine.quick import quick
 from batteries.errors import BlendError
 from batteries.experiment import Metric
 
@@ -81,6 +82,7 @@ class Objective:
         self.evaluations = 0
         _check_limits(self.max_weight, self.l2, self.num_members)
         self._positive = self._positives()
+        self._quick = quick(metric, self.targets, self.members[0][0].size)
         self.parts = self.members
         if self._positive is not None and self.members[0].ndim == 2:
             self.parts = [member[:, -1] for member in self.members]  # the other column is not read by AUC
@@ -172,7 +174,7 @@ class Objective:
             return area_under_curve(blended, self._positive)
         try:
             with np.errstate(all="ignore"):
-                return self.metric(self.targets, blended)
+                return self._quick(self.targets, blended)
         except (ValueError, ArithmeticError, IndexError):  # such as a log-loss of what is no probability
             return nan
 
