@@ -44,8 +44,8 @@ CASES = (
 NOTES = (
     "Median seconds over the rounds (least..most), and the median ratio to hillclimbers in the same round; `tried` are",
     "the blends whose AUC was taken, `ms` the time for one. `AUC` is scikit-learn's of the final blend, on the rows it",
-    "was fitted on. `memory` is the most that the process held beyond its start, with the members counted, as a share of",
-    "the members (Linux). Greedy selection with replacement does other steps, and more of them.",
+    "was fitted on. `memory` is the most that the process held during the climb: the members are 1, what was there",
+    "besides at its beginning is not counted (Linux). Greedy selection does other steps, and more of them.",
 )
 
 
@@ -80,7 +80,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     members, targets = made_up(arguments.members, arguments.rows, arguments.dtype, seed=arguments.round)
     run = case(members, targets, arguments.step)  # whatever form of the input the contender wants
     size, before = sum(member.nbytes for member in members), _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5") if before else None
+    if before:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     began = time.perf_counter()
     blended, tried = run()
     seconds = time.perf_counter() - began
@@ -94,7 +95,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _memory(what: str) -> int | None:
-    """Bytes of this process as the kernel counts them; None where it does not say. `5` in clear_refs resets the peak."""
+    """Bytes of this process as the kernel counts them; None where it does not say."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(what)), None)

@@ -229,7 +229,7 @@ def fit_blend(
     """Fit the weights of a blend of entries on their out-of-fold predictions, and estimate what they are worth.
 
     Rows are joined by id; the nested folds are those the entries were trained on. Pass `weights` of the result to
-    `blend_entries(entries, how=formula, weights=...)`; `plain()` is what to keep beside the blend.
+    `blend_entries(entries, how=formula, weights=...)`, which takes none below 0; `plain()` is what to keep beside it.
 
     Parameters
     ----------

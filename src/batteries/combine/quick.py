@@ -29,6 +29,9 @@ def quick(metric: Metric, targets: NDArray[Any], columns: int) -> Metric:
     columns
         Of the predictions; 1 where they have the shape (n,).
 
+    >>> quick(Metric.auc(), np.array([0, 1, 1]), 1)(np.array([0, 1, 1]), np.array([0.2, 0.1, 0.3]))
+    0.5
+
     """
     function = None
     if targets.ndim == 1 and metric.fn is Metric.auc().fn:
