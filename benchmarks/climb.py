@@ -3,7 +3,7 @@
     python benchmarks/climb.py               # about five minutes; --quick for seconds, on few rows
     python benchmarks/climb.py --only hillclimbers --only "batteries climb" --step 0.02
 
-Made-up probabilities of models of different noise. The first four take the same steps: mix in the member that helps
+Made-up probabilities of models of different noise. The first three take the same steps: mix in the member that helps
 most, at its best share of a grid, each at most once; so they must end at the same AUC. The clock runs from members in
 memory to the blend; reading, importing and the last AUC are outside it.
 """
@@ -37,7 +37,6 @@ BASE = "hillclimbers"
 CASES = (
     Case(BASE, "climb_cases:hillclimbers", ("pandas", "hillclimbers", "sklearn.metrics")),
     Case("scikit-learn loop", "climb_cases:loop", ("sklearn.metrics",)),
-    Case("torchmetrics loop", "climb_cases:torch_loop", ("torchmetrics.functional.classification",)),
     Case("batteries climb", "climb_cases:climb", ("batteries.combine.fitted",)),
     Case("batteries greedy", "climb_cases:greedy", ("batteries.combine.fitted",)),
 )

@@ -62,16 +62,7 @@ def loop(members: Arrays, targets: np.ndarray, step: float) -> Climbing:
     return lambda: climbed(members, step, lambda blend: float(roc_auc_score(targets, blend)))
 
 
-def torch_loop(members: Arrays, targets: np.ndarray, step: float) -> Climbing:
-    """By hand over tensors, with the exact AUC of torchmetrics."""
-    import torch
-    from torchmetrics.functional.classification import binary_auroc
-
-    tensors, truth = [torch.from_numpy(member) for member in members], torch.from_numpy(targets)
-    return lambda: climbed(tensors, step, lambda blend: float(binary_auroc(blend, truth, validate_args=False)))
-
-
-def climbed(members: Any, step: float, score: Callable[[Any], float]) -> tuple[np.ndarray, int]:
+def climbed(members: Arrays, step: float, score: Callable[[np.ndarray], float]) -> tuple[np.ndarray, int]:
     """Mix in the member that helps most, at its best share, until none does."""
     alone = [score(member) for member in members]
     left = sorted(range(len(members)), key=lambda member: -alone[member])
@@ -87,7 +78,7 @@ def climbed(members: Any, step: float, score: Callable[[Any], float]) -> tuple[n
             break
         blend, best = (1 - share) * blend + share * members[member], found
         left.remove(member)
-    return np.asarray(blend), tried
+    return blend, tried
 
 
 def climb(members: Arrays, targets: np.ndarray, step: float) -> Climbing:

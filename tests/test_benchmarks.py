@@ -146,7 +146,15 @@ def test_the_tables_fit_80_columns(side_by_side: ModuleType) -> None:
     assert side_by_side.table(header, rows, markdown=True).startswith("| case | job s |")
     climb = import_module("climb")
     climbs = [
-        {"case": case.name, "climb_s": time, "ratio": 1.0, "tried": 1234, "tried_ms": 51.2, "auc": share, "memory": 1.18}
+        {
+            "case": case.name,
+            "climb_s": time,
+            "ratio": 1.0,
+            "tried": 1234,
+            "tried_ms": 51.2,
+            "auc": share,
+            "memory": 1.18,
+        }
         for case in climb.CASES
     ]
     header, rows = climb.columns({"cases": climbs})

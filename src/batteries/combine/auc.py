@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 _MAGNITUDE = np.iinfo(np.int64).max
+_PIECE = 65_536  # rows that are compared at a time, so that no second column is needed
 _LOW_BYTE = 0 if sys.byteorder == "little" else 7
 
 
@@ -83,7 +84,9 @@ def _scaled_down(values: Array, largest: float) -> bool:
 
 def _tied_pairs(keys: NDArray[np.int64]) -> int:
     """Pairs of a negative and a positive with the same value; sorted, the negatives of a value come first."""
-    last = np.flatnonzero((keys[1:] ^ keys[:-1]) == 1)
+    starts = range(0, len(keys) - 1, _PIECE)
+    pieces = [keys[start : start + _PIECE + 1] for start in starts]  # one more, as pairs of neighbours are compared
+    last = np.concatenate([s + np.flatnonzero((p[1:] ^ p[:-1]) == 1) for s, p in zip(starts, pieces, strict=True)])
     if not len(last):
         return 0
     value = keys[last]

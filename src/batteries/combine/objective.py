@@ -28,7 +28,7 @@ SAME = 1e-12
 """Values that differ by less, relatively, differ by rounding."""
 _ROUNDING = 1e-9
 _ROWS_OF_A_THREAD = 20_000
-_COLUMNS_OF_A_THREAD = 2.2  # in float64: the candidate, and what its AUC needs
+_COLUMNS_OF_A_THREAD = 2.0  # in float64: the candidate, and what its AUC needs
 _WORKING_SHARE = 0.2  # of the members' memory, for the blend and all threads
 
 
@@ -80,6 +80,7 @@ class Objective:
         self.targets = _checked_targets(targets, len(self.members[0]))
         self.metric, self.max_weight, self.l2 = metric, float(max_weight), float(l2)
         self.evaluations = 0
+        self._candidates: list[Array] = []  # one a thread, kept: memory that is given back may stay in use
         _check_limits(self.max_weight, self.l2, self.num_members)
         self._positive = self._positives()
         self._quick = quick(metric, self.targets, self.members[0][0].size)
@@ -142,11 +143,14 @@ class Objective:
         jobs = list(zip(*moves, strict=True))
         self.evaluations += len(jobs)
         threads = self._threads(len(jobs))
+        while len(self._candidates) < threads:
+            self._candidates.append(np.empty_like(mixed))
         if threads == 1:
-            return np.array(self._scored(mixed, jobs), dtype=np.float64)
+            return np.array(self._scored(mixed, self._candidates[0], jobs), dtype=np.float64)
         scores = np.empty(len(jobs))
         with ThreadPoolExecutor(threads) as pool:
-            parts = pool.map(partial(self._scored, mixed), [jobs[first::threads] for first in range(threads)])
+            shares = [jobs[first::threads] for first in range(threads)]
+            parts = pool.map(partial(self._scored, mixed), self._candidates[:threads], shares)
             for first, part in enumerate(parts):
                 scores[first::threads] = part
         return scores
@@ -159,8 +163,8 @@ class Objective:
         columns = sum(member.nbytes for member in self.members) / (8 * len(self.targets))  # if they were float64
         return max(1, min(cores, jobs, int((_WORKING_SHARE * columns - 1) / _COLUMNS_OF_A_THREAD)))
 
-    def _scored(self, mixed: Array, jobs: Sequence[tuple[Any, ...]]) -> list[float]:
-        candidate, scores = np.empty_like(mixed), []
+    def _scored(self, mixed: Array, candidate: Array, jobs: Sequence[tuple[Any, ...]]) -> list[float]:
+        scores = []
         for member, keep, add in jobs:
             np.multiply(self.parts[member], add / keep, out=candidate, dtype=np.float64)
             candidate += mixed
