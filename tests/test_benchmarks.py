@@ -63,6 +63,17 @@ def test_fashion_measures_our_job_beside_the_floor_and_the_loop_by_hand() -> Non
     assert min(results[name]["accuracy"]["low"] for name in ("hand-written", "batteries bf16")) > 0.5
 
 
+def test_climbs_of_the_same_steps_end_at_the_same_auc() -> None:
+    report = measured("climb.py", "hillclimbers", "scikit-learn loop", "batteries climb")
+    results = {result["case"]: result for result in report["cases"]}
+    ours, loop = results["batteries climb"], results["scikit-learn loop"]
+    assert ours["auc"]["median"] == pytest.approx(loop["auc"]["median"], abs=1e-9)
+    assert ours["tried"] == loop["tried"] > 5
+    for result in results.values():
+        assert 0 < result["climb_s"]["low"] <= result["climb_s"]["median"]
+        assert result["memory"] is None or result["memory"] >= 1
+
+
 def test_a_case_that_is_not_there_is_refused_by_name() -> None:
     command = [sys.executable, str(BENCHMARKS / "fashion.py"), "--only", "skorch"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -117,7 +128,7 @@ def test_a_save_that_is_not_flushed_has_no_time_on_the_page(side_by_side: Module
     assert "| flushed | 1.00 | 1.00..1.00 | - | 1.00 | 1.00..1.00 | - |" in page
 
 
-def test_both_tables_fit_80_columns(side_by_side: ModuleType) -> None:
+def test_the_tables_fit_80_columns(side_by_side: ModuleType) -> None:
     overhead, fashion = import_module("overhead"), import_module("fashion")
     wide = {"median": 1234.0, "low": 1200.4, "high": 1300.4}
     both = [
@@ -133,6 +144,21 @@ def test_both_tables_fit_80_columns(side_by_side: ModuleType) -> None:
     header, rows = fashion.columns({"cases": jobs})
     assert max(map(len, side_by_side.table(header, rows).splitlines())) <= 80
     assert side_by_side.table(header, rows, markdown=True).startswith("| case | job s |")
+    climb = import_module("climb")
+    climbs = [
+        {
+            "case": case.name,
+            "climb_s": time,
+            "ratio": 1.0,
+            "tried": 1234,
+            "tried_ms": 51.2,
+            "auc": share,
+            "memory": 1.18,
+        }
+        for case in climb.CASES
+    ]
+    header, rows = climb.columns({"cases": climbs})
+    assert max(map(len, side_by_side.table(header, rows).splitlines())) <= 80
 
 
 def test_the_bootstrap_measures_our_resamples_beside_a_loop_that_agrees() -> None:
