@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from batteries.combine.blend import ranks
 from batteries.combine.fitted import Fit, Fitted, Method, fit_weights
 from batteries.combine.objective import Array, weighted_sum
-from batteries.combine.quick import quick
 from batteries.errors import BlendError
 from batteries.experiment import Metric
 from batteries.score.entry import Entry
@@ -170,8 +169,7 @@ def nested(
     equal = weighted_sum(members, np.full(len(members), 1 / len(members)))
     scores = [metric(targets, member.astype(np.float64)) for member in members]
     best = min(range(len(members)), key=lambda member: metric.order(scores[member]))
-    columns = members[0].shape[1] if members[0].ndim == 2 else 1
-    drawn = resampled(quick(metric, targets, columns), targets, [blended, equal, members[best]], draws=draws, seed=seed)
+    drawn = resampled(metric, targets, [blended, equal, members[best]], draws=draws, seed=seed)
     drawn = drawn[np.isfinite(drawn).all(axis=1)]
     if not len(drawn):
         raise BlendError(f"{metric.name} is undefined on every resample of {len(targets)} rows")
