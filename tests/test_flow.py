@@ -89,6 +89,33 @@ def test_the_same_blend_and_the_same_average_are_not_made_twice(two_runs: tuple[
     assert names == ["average-001", "average-001", "blend-001", "blend-001", "blend-002"]
 
 
+def test_a_blend_of_other_options_is_another_entry_and_says_what_it_was_made_with(
+    two_runs: tuple[bt.Entry, bt.Entry],
+) -> None:
+    with pytest.warns(UserWarning, match="values were clipped to 0.4 to 1 - 0.4"):
+        clipped = bt.blend_entries(two_runs, ROOT, how="logit", clip=0.4)
+    assert (clipped.config["how"], clipped.config["clip"], clipped.config["multilabel"]) == ("logit", 0.4, False)
+    made = [
+        clipped,
+        bt.blend_entries(two_runs, ROOT, how="logit"),
+        bt.blend_entries(two_runs, ROOT, how="power", power=3),
+        bt.blend_entries(two_runs, ROOT, how="power", power=float("inf")),
+        bt.blend_entries(two_runs, ROOT, how="mean_of_powers", power=3),
+        bt.blend_entries(two_runs, ROOT, how="rank"),
+        bt.blend_entries(two_runs, ROOT, how="rank", within_folds=True),
+        bt.blend_entries(two_runs, ROOT, how="vote"),
+    ]
+    assert [entry.name for entry in made] == [f"blend-{number:03d}" for number in range(1, 9)]
+    assert bt.blend_entries(two_runs, ROOT, how="rank", within_folds=True).name == "blend-007"
+    for entry in made:
+        bt.record(entry, entry.experiment(), ROOT)
+    assert "power, p = inf" in bt.write_report(ROOT).read_text()
+    whole, inside = made[5], made[6]
+    assert inside.oof().values.max() == 1
+    assert not np.array_equal(inside.oof().values, whole.oof().values)
+    assert np.array_equal(inside.test().values, whole.test().values)  # type: ignore[union-attr]
+
+
 def test_a_submission_is_the_sample_filled_in_and_its_digest_is_kept(two_runs: tuple[bt.Entry, ...]) -> None:
     experiment = two_runs[0].experiment()
     submission = bt.submit(two_runs[0], experiment, ROOT)

@@ -28,12 +28,15 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from threadpoolctl import threadpool_limits
 
 import batteries as bt
-from batteries.combine.blend import blend_entries, ranks
+from batteries.combine.blend import blend_entries
+from batteries.combine.fit_blend import fit_blend
 from batteries.combine.fitted import Fitted, fit_weights
 from batteries.combine.greedy import Greedy
-from batteries.combine.nested import NestedEstimate, fit_blend, nested
+from batteries.combine.nested import NestedEstimate, nested
+from batteries.combine.ranks import ranks
 from batteries.errors import BlendError
 from batteries.experiment.predictions import Predictions
+from batteries.files import read_sealed
 from batteries.score.entry import Entry, write_entry
 
 AUC, RMSE, LOG_LOSS = bt.Metric.auc(), bt.Metric.rmse(), bt.Metric.log_loss()
@@ -218,7 +221,9 @@ def entry(root: Path, name: str, values: np.ndarray, targets: np.ndarray, *, fol
 def test_weights_of_entries_go_into_their_blend(tmp_path: Path, formula: Any) -> None:
     members, targets = exchangeable(3, 120, seed=9)
     entries = [entry(tmp_path, "x" * number, member, targets) for number, member in enumerate(members, 1)]
-    estimate = fit_blend(entries, AUC, formula=formula, how="greedy", max_weight=0.6, draws=100)
+    how = {"metric": AUC, "formula": formula, "how": "greedy", "max_weight": 0.6, "draws": 100}
+    estimate, made = fit_blend(entries, tmp_path, **how)
+    assert fit_blend(entries, tmp_path, **how)[1].name == made.name == "blend-001"
     assert estimate.over_best.over in {"run-001", "run-002", "run-003"}
     assert max(estimate.weights) <= 0.6 + 1e-9
     spaces = [ranks(member) for member in members] if formula == "rank" else members
@@ -227,10 +232,17 @@ def test_weights_of_entries_go_into_their_blend(tmp_path: Path, formula: Any) ->
     )
     assert estimate.score == pytest.approx(by_hand.score, abs=1e-12)
     np.testing.assert_allclose(estimate.weights, by_hand.weights, atol=1e-12)
-    blended = blend_entries(entries, tmp_path, how=formula, weights=estimate.weights)
-    oof = blended.oof()
+    own, alone = made.oof(), entries[0].oof()
+    np.testing.assert_array_equal(own.align(alone.ids).targets, alone.targets)
+    assert AUC(own.targets, own.values) == pytest.approx(estimate.score, abs=1e-12), "of rows not fitted on"
+    plain = blend_entries(entries, tmp_path, how=formula, weights=estimate.weights)
+    assert plain.name != made.name
+    np.testing.assert_array_equal(made.test().values, plain.test().values)
     slack = 1e-3 if formula == "rank" else 1e-12  # means of ranks are often equal but for rounding
-    assert AUC(oof.targets, oof.values) == pytest.approx(estimate.fitted.score, abs=slack)
+    assert AUC(plain.oof().targets, plain.oof().values) == pytest.approx(estimate.fitted.score, abs=slack)
+    learned = read_sealed(made.folder / "learned.json")
+    assert learned["score"] == estimate.score
+    assert learned["sentence"] == estimate.sentence
 
 
 def test_entries_of_other_folds_or_of_another_metric_are_refused(tmp_path: Path) -> None:
@@ -238,13 +250,13 @@ def test_entries_of_other_folds_or_of_another_metric_are_refused(tmp_path: Path)
     one, other = (entry(tmp_path, name, members[0], targets) for name in ("a", "bb"))
     elsewhere = entry(tmp_path, "ccc", members[1], targets, folds="others")
     with pytest.raises(BlendError, match="run-003 and run-001 were trained on different folds"):
-        fit_blend([one, elsewhere], AUC)
+        fit_blend([one, elsewhere], tmp_path, metric=AUC)
     with pytest.raises(BlendError, match="run-001 is scored by auc, weights are fitted for rmse"):
-        fit_blend([one, other], RMSE)
+        fit_blend([one, other], tmp_path, metric=RMSE)
     with pytest.raises(BlendError, match="nothing to blend"):
-        fit_blend([], AUC)
+        fit_blend([], tmp_path, metric=AUC)
     with pytest.raises(BlendError, match="for the blends mean and rank, got 'power'"):
-        fit_blend([one, other], AUC, formula="power")  # type: ignore[arg-type]
+        fit_blend([one, other], tmp_path, metric=AUC, formula="power")  # type: ignore[arg-type]
 
 
 # --- real models of real data

@@ -8,13 +8,17 @@ Next:  `cli.scoring` shows them on the board.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from batteries.cli import show
+from batteries.cli.made import made
 from batteries.cli.options import ROOT, Json, On
 from batteries.errors import UsageError
+
+if TYPE_CHECKING:
+    from batteries.score.entry import Entry
 
 
 def average(
@@ -25,31 +29,73 @@ def average(
 ) -> None:
     """Step 6: average the best checkpoints of a run (SWA)."""
     from batteries.combine.average import average as make
-    from batteries.score.board import record
     from batteries.score.entry import open_entry
     from batteries.train.record import Run
 
     before = open_entry(ROOT, run)
     experiment = before.experiment()
     entry = make(Run.open(before.folder), experiment, ROOT, best=best, device=device, progress=not json)
-    _made(entry, record(entry, experiment, ROOT), [before], json)
+    made(entry, [before], json=json)
 
 
 def blend(
     entries: Annotated[list[str], typer.Argument(help="Runs, averages, blends.")],
-    how: Annotated[Literal["mean", "geometric", "power", "rank"], typer.Option(help="Formula.")] = "mean",
+    how: Annotated[
+        str, typer.Option(help="mean, geometric, logit, harmonic, power, rank, median, trimmed, vote.")
+    ] = "mean",
     weights: Annotated[str | None, typer.Option(help="One a member: 2,1,1; equal by default.")] = None,
+    fit: Annotated[
+        Literal["greedy", "climb", "simplex", "search"] | None,
+        typer.Option(help="Learn the weights of mean or rank, and judge them on other rows."),
+    ] = None,
+    max_weight: Annotated[float, typer.Option(help="Largest weight that is learned.")] = 1.0,
     power: Annotated[float, typer.Option(help="The p of the power mean.")] = 2.0,
+    trim: Annotated[int, typer.Option(help="Members that trimmed leaves out at each end.")] = 1,
+    clip: Annotated[float | None, typer.Option(help="Raise smaller values to this, and say how many.")] = None,
+    within_folds: Annotated[bool, typer.Option("--within-folds", help="Rank among the rows of a fold.")] = False,
     json: Json = False,
 ) -> None:
-    """Step 6: blend entries: mean, geometric, power, rank."""
+    """Step 6: blend entries: mean, logit, power, rank, ...; weights given or fitted."""
     from batteries.combine.blend import blend_entries
-    from batteries.score.board import record
     from batteries.score.entry import open_entry
 
     members = [open_entry(ROOT, name) for name in entries]
-    entry = blend_entries(members, ROOT, how=how, weights=_numbers(weights), power=power)
-    _made(entry, record(entry, members[0].experiment(), ROOT), members, json)
+    if fit is not None:
+        _fitted(members, how, fit, max_weight, weights, json)
+        return
+    entry = blend_entries(
+        members, ROOT, how=cast(Any, how), weights=_numbers(weights),
+        power=power, trim=trim, clip=clip, within_folds=within_folds,
+    )  # fmt: skip
+    made(entry, members, json=json)
+
+
+def _fitted(
+    members: Sequence[Entry],
+    how: str,
+    fit: Literal["greedy", "climb", "simplex", "search"],
+    max_weight: float,
+    weights: str | None,
+    json: bool,
+) -> None:
+    """Learn weights, and say what they are worth."""
+    from batteries.combine.fit_blend import fit_blend
+
+    if weights is not None:
+        raise UsageError("--weights are given, --fit learns them; leave out one of the two")
+    estimate, entry = fit_blend(members, ROOT, formula=cast(Any, how), how=fit, max_weight=max_weight)
+    if json:
+        made(entry, members, json=True, learned=estimate.plain())
+        return
+    by_fold = zip(*estimate.fold_weights, strict=True)
+    show.table(
+        [
+            {"member": member.name, "weight": weight, "least of a fold": min(folds), "most": max(folds)}
+            for member, weight, folds in zip(members, estimate.weights, by_fold, strict=True)
+        ]
+    )
+    show.words(estimate.sentence)
+    made(entry, members, json=False)
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -59,17 +105,6 @@ def _numbers(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"--weights {text!r}: write numbers with commas between them, such as 2,1,1") from None
-
-
-def _made(entry: Any, valid: float, parts: Sequence[Any], json: bool) -> None:
-    """Say what a new entry scored, beside what it was made of."""
-    metric = entry.experiment().metric
-    before = {part.name: metric(part.oof().targets, part.oof().values) for part in parts}
-    if json:
-        show.as_json({"entry": entry.name, "metric": metric.name, "valid": valid, "parts": before})
-        return
-    of = ", ".join(f"{name} {score:.5f}" for name, score in before.items())
-    print(f"{entry.name}: {metric.name} {valid:.5f} from {of}; {entry.folder}")
 
 
 def submit(

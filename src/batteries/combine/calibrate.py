@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from batteries.combine.blend import ORDERS
 from batteries.combine.crossfit import Array, checked_codes, cross_fit
 from batteries.combine.derive import derive_entry, scored
 from batteries.combine.reliability import BINS, Quality, class_rows, eps_of, quality
@@ -266,8 +267,8 @@ def calibrate_entry(
         When the predictions are ranks or no probabilities, or do not cover every row.
 
     """
-    if entry.config.get("how") == "rank":
-        raise DataError(f"{entry.name} holds ranks, an order and no probabilities; calibrate another blend")
+    if entry.config.get("how") in ORDERS:
+        raise DataError(f"{entry.name} holds ranks or powers, an order and no probabilities; calibrate another blend")
     oof = scored(entry)
     assert oof.targets is not None
     assert oof.folds is not None

@@ -3,24 +3,22 @@
 In:    out-of-fold predictions of several members, the folds, a way to fit weights.
 Out:   the score of the blend when each fold is blended with the weights of the others, and its gain over equal
        weights and over the best member, with an interval; beside it the score in-sample, which flatters.
-Next:  `blend_entries` takes the weights of the fit to all rows, if the gain is real.
+Next:  `fit_blend` makes an entry of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batteries.combine.blend import ranks
-from batteries.combine.fitted import Fit, Fitted, Method, fit_weights
+from batteries.combine.fitted import Fitted
 from batteries.combine.objective import Array, weighted_sum
 from batteries.errors import BlendError
 from batteries.experiment import Metric
-from batteries.score.entry import Entry
 from batteries.score.noise import resampled
 
 Fitting = Callable[[Sequence[NDArray[Any]], NDArray[Any]], Fitted]
@@ -70,6 +68,8 @@ class NestedEstimate:
     """The largest standard deviation of a member's weight over the folds."""
     undefined: int
     """Resamples without a score, such as those of one class only; they count in no interval."""
+    values: Array = field(compare=False, repr=False)
+    """The blend of every row by weights that have not seen it; the shape of the members, float64."""
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -103,7 +103,8 @@ class NestedEstimate:
 
     def plain(self) -> dict[str, Any]:
         """As JSON-ready data, for the record of a blend."""
-        return {**asdict(self), "real": self.real, "sentence": self.sentence}
+        kept = {name: value for name, value in asdict(self).items() if name != "values"}
+        return {**kept, "real": self.real, "sentence": self.sentence}
 
 
 def nested(
@@ -183,6 +184,7 @@ def nested(
         fold_weights=tuple(fold_weights),
         spread=float(np.std(fold_weights, axis=0, ddof=1).max()),
         undefined=draws - len(drawn),
+        values=blended,
     )
 
 
@@ -210,68 +212,3 @@ def _gain(metric: Metric, over: str, score: float, other: float, drawn: Array, d
     at_most, at_least = (1 + int((gains <= 0).sum())), (1 + int((gains >= 0).sum()))
     p = min(1.0, 2 * min(at_most, at_least) / (len(gains) + 1))
     return Gain(over, other, metric.gain(score, other), float(low), float(high), p)
-
-
-def fit_blend(
-    entries: Sequence[Entry],
-    metric: Metric,
-    *,
-    formula: Literal["mean", "rank"] = "mean",
-    how: Fit | Method = "greedy",
-    max_weight: float = 1.0,
-    l2: float = 0.0,
-    prune: bool = False,
-    draws: int = 2000,
-    seed: int = 0,
-) -> NestedEstimate:
-    """Fit the weights of a blend of entries on their out-of-fold predictions, and estimate what they are worth.
-
-    Rows are joined by id; the nested folds are those the entries were trained on. Pass `weights` of the result to
-    `blend_entries(entries, how=formula, weights=...)`, which takes none below 0; `plain()` is what to keep beside it.
-
-    Parameters
-    ----------
-    entries
-        At least one, of the same folds and metric, with a prediction for every row.
-    metric
-        The one they are scored by, with its function.
-    formula
-        `mean` blends predictions, `rank` their ranks among all rows; no target is looked at for those.
-    how, max_weight, l2, prune, seed
-        As for `fit_weights`.
-    draws
-        As for `nested`.
-
-    Raises
-    ------
-    BlendError
-        When entries differ in folds or metric, have no targets, or for what `fit_weights` refuses.
-
-    """
-    if formula not in ("mean", "rank"):
-        raise BlendError(f"weights are fitted for the blends mean and rank, got {formula!r}")
-    members, targets, folds = _joined(entries, metric)
-    if formula == "rank":
-        members = [ranks(member) for member in members]
-
-    def fit(some: Sequence[NDArray[Any]], truth: NDArray[Any]) -> Fitted:
-        return fit_weights(some, truth, metric, how=how, max_weight=max_weight, l2=l2, prune=prune, seed=seed)
-
-    return nested(members, targets, folds, metric, fit, names=[entry.name for entry in entries], draws=draws, seed=seed)
-
-
-def _joined(entries: Sequence[Entry], metric: Metric) -> tuple[list[NDArray[Any]], NDArray[Any], NDArray[np.int64]]:
-    """Predictions of the same rows in one order, their targets and folds."""
-    if not entries:
-        raise BlendError("there is nothing to blend: name at least one entry")
-    first = entries[0]
-    for entry in entries:
-        if entry.config["folds"]["digest"] != first.config["folds"]["digest"]:
-            raise BlendError(f"{entry.name} and {first.name} were trained on different folds; train both on one split")
-        own = entry.direction
-        if (own.name, own.higher_is_better) != (metric.name, metric.higher_is_better):
-            raise BlendError(f"{entry.name} is scored by {own.name}, weights are fitted for {metric.name}")
-    oof = first.oof(complete=True)
-    if oof.targets is None or oof.folds is None:
-        raise BlendError(f"{first.name} keeps no targets or folds beside its predictions; weights cannot be fitted")
-    return [entry.oof(complete=True).align(oof.ids).values for entry in entries], oof.targets, oof.folds

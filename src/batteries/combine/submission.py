@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from batteries.combine.blend import ORDERS
 from batteries.errors import SubmissionError
 from batteries.experiment import Experiment
 from batteries.experiment.metric import most_probable, nearest
@@ -67,7 +68,7 @@ def submit(entry: Entry, experiment: Experiment, root: Path | str = "runs") -> S
         raise SubmissionError(f"{entry.name} has no test predictions: its experiment's test_table() returns None")
     if len(oof) < entry.rows:
         warnings.warn(f"{entry.name} is trained on some folds only; its test predictions are of those", stacklevel=2)
-    ranks = entry.config.get("how") == "rank"
+    ranks = entry.config.get("how") in ORDERS
     table = submission_table(predictions, experiment.sample_submission(), experiment, ranks=ranks)
     text = table.write_csv().encode()
     digest = sha256(text).hexdigest()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from batteries.combine.blend import ORDERS
 from batteries.combine.reliability import calibration_error, reliability
 from batteries.experiment.predictions import Predictions
 from batteries.report import plots
@@ -42,7 +43,7 @@ class CloserView:
 def closer(entry: Entry, names: Sequence[str] | None) -> CloserView | None:
     """Return what there is to say of an entry; None where its predictions are of no known kind."""
     oof = entry.oof()
-    outcome = outcome_of(oof, ranks=entry.config.get("how") == "rank")
+    outcome = outcome_of(oof, ranks=entry.config.get("how") in ORDERS)
     if outcome is None:
         return None
     if outcome.task == "number":

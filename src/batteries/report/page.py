@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from batteries.combine.blend import ORDERS
 from batteries.errors import BatteriesError, CorruptError, UsageError
 from batteries.files import write_text
 from batteries.prepare.study import Study
@@ -100,7 +101,7 @@ def _gather(root: Path) -> dict[str, Any]:
 
 def _closer(root: Path, rows: Sequence[Row], entries: Sequence[Entry], study: Any) -> CloserView | None:
     """The best entry whose predictions keep their meaning; ranks are looked at only where there is nothing else."""
-    ranks = {entry.name for entry in entries if entry.config.get("how") == "rank"}
+    ranks = {entry.name for entry in entries if entry.config.get("how") in ORDERS}
     order = sorted(rows, key=lambda row: row.name in ranks)
     return closer(open_entry(root, order[0].name), _class_names(study)) if order else None
 

@@ -125,7 +125,7 @@ def combined(entries: Sequence[Entry], rows: Sequence[Row]) -> list[CombinedView
 
 def _how(entry: Entry) -> str:
     power = entry.config.get("power")
-    return f"{entry.config.get('how', '')}" + (f", p = {power:g}" if power is not None else "")
+    return f"{entry.config.get('how', '')}" + (f", p = {float(power):g}" if power is not None else "")
 
 
 def _members(entry: Entry) -> Mapping[str, float]:
