@@ -18,13 +18,22 @@ if TYPE_CHECKING:
     from batteries.combine.blend import blend_entries as blend_entries
     from batteries.combine.calibrate import calibrate as calibrate
     from batteries.combine.calibrate import calibrate_entry as calibrate_entry
+    from batteries.combine.climb import Climb as Climb
     from batteries.combine.decide import decide as decide
     from batteries.combine.decide import decide_entry as decide_entry
+    from batteries.combine.fit_blend import fit_blend as fit_blend
+    from batteries.combine.fitted import Fitted as Fitted
+    from batteries.combine.fitted import fit_weights as fit_weights
+    from batteries.combine.greedy import Greedy as Greedy
+    from batteries.combine.nested import NestedEstimate as NestedEstimate
+    from batteries.combine.nested import nested as nested
     from batteries.combine.ordinal import best_cuts as best_cuts
     from batteries.combine.pseudo import pseudo_label as pseudo_label
     from batteries.combine.pseudo import pseudo_table as pseudo_table
     from batteries.combine.pseudo import training_rows as training_rows
     from batteries.combine.reliability import reliability as reliability
+    from batteries.combine.search import Search as Search
+    from batteries.combine.simplex import Simplex as Simplex
     from batteries.combine.stack import add_predictions as add_predictions
     from batteries.combine.stack import stack as stack
     from batteries.combine.stack import stack_entries as stack_entries
@@ -103,11 +112,14 @@ _HOME = {
     "ByLength": "train.samplers",
     "Checkpoint": "train.checkpoint",
     "Checkpoints": "train.checkpoint",
+    "Climb": "combine.climb",
     "Cosine": "experiment.schedule",
     "Device": "train.device",
     "Entry": "score.entry",
     "Experiment": "experiment",
+    "Fitted": "combine.fitted",
     "Folds": "prepare.folds",
+    "Greedy": "combine.greedy",
     "Grouped": "prepare.folds",
     "Groups": "score.resample",
     "KFold": "prepare.folds",
@@ -116,13 +128,16 @@ _HOME = {
     "Loader": "train.loaders",
     "Metric": "experiment",
     "MetricLog": "train.log",
+    "NestedEstimate": "combine.nested",
     "OneCycle": "experiment.schedule",
     "Plateau": "experiment.schedule",
     "Polynomial": "experiment.schedule",
     "Predictions": "experiment.predictions",
     "Run": "train.record",
     "SampleRandom": "prepare.augment",
+    "Search": "combine.search",
     "Shuffled": "train.samplers",
+    "Simplex": "combine.simplex",
     "Stage": "experiment",
     "Steps": "experiment.schedule",
     "Stratified": "prepare.folds",
@@ -147,10 +162,13 @@ _HOME = {
     "decide": "combine.decide",
     "decide_entry": "combine.decide",
     "derive_seed": "prepare.seed",
+    "fit_blend": "combine.fit_blend",
+    "fit_weights": "combine.fitted",
     "leaderboard": "score.leaderboard",
     "load_experiment": "experiment",
     "load_weights": "train.weights",
     "make_folds": "prepare.folds",
+    "nested": "combine.nested",
     "new": "prepare.new",
     "open_entry": "score.entry",
     "parameter_groups": "train.groups",

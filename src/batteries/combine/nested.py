@@ -148,6 +148,7 @@ def nested(
 
     Example
     -------
+    >>> from batteries.combine.fitted import fit_weights
     >>> truth = np.arange(12.0)
     >>> members = [truth + 1, truth - 3]
     >>> folds, metric = np.arange(12) % 3, Metric.rmse()
