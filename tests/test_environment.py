@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from batteries.errors import ConfigError
-from batteries.prepare import environment
-from batteries.prepare.environment import changed_versions, prepare_environment, provenance, usable_cores
+from batteries.prepare import cores, environment
+from batteries.prepare.cores import share_cores, usable_cores
+from batteries.prepare.environment import changed_versions, prepare_environment, provenance
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back so")
 
@@ -187,12 +188,12 @@ def test_threads_are_never_raised_and_omp_num_threads_is_respected() -> None:
 
 def test_hyperthreads_of_a_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr(environment, "_siblings", lambda number: f"{number % 4}")
-    monkeypatch.setattr(environment, "_container_share", lambda: None)
+    monkeypatch.setattr(cores, "_siblings", lambda number: f"{number % 4}")
+    monkeypatch.setattr(cores, "_container_share", lambda: None)
     assert usable_cores() == 4
-    monkeypatch.setattr(environment, "_container_share", lambda: 2.5)
+    monkeypatch.setattr(cores, "_container_share", lambda: 2.5)
     assert usable_cores() == 2
-    monkeypatch.setattr(environment, "_container_share", lambda: 0.5)
+    monkeypatch.setattr(cores, "_container_share", lambda: 0.5)
     assert usable_cores() == 1
 
 
@@ -200,7 +201,7 @@ def test_the_narrowest_control_group_counts(tmp_path: Path) -> None:
     groups, own = tmp_path / "cgroup", tmp_path / "own"
     (groups / "a" / "b").mkdir(parents=True)
     own.write_text("0::/a/b\n")
-    share = environment._container_share
+    share = cores._container_share
     assert share(groups, own) is None
     (groups / "a" / "b" / "cpu.max").write_text("max 100000\n")
     assert share(groups, own) is None
@@ -215,9 +216,9 @@ def test_control_groups_of_the_first_version_are_read_too(tmp_path: Path) -> Non
     own.write_text("5:memory:/a\n4:cpu,cpuacct:/a\n")
     (folder / "cpu.cfs_quota_us").write_text("-1\n")
     (folder / "cpu.cfs_period_us").write_text("100000\n")
-    assert environment._container_share(tmp_path / "cgroup", own) is None
+    assert cores._container_share(tmp_path / "cgroup", own) is None
     (folder / "cpu.cfs_quota_us").write_text("300000\n")
-    assert environment._container_share(tmp_path / "cgroup", own) == 3
+    assert cores._container_share(tmp_path / "cgroup", own) == 3
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_it_goes() -> None:
@@ -304,3 +305,15 @@ def test_nothing_changed_between_two_provenances_of_one_process(tmp_path: Path) 
     made = provenance(tmp_path)
     assert changed_versions(made, provenance(tmp_path)) == []
     assert changed_versions({}, made) == []
+
+
+def test_threads_that_wait_sleep_sooner_unless_the_environment_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    for set_already in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        monkeypatch.setenv(set_already, "7")
+        share_cores()
+        assert os.environ.get("GOMP_SPINCOUNT") == ("7" if set_already == "GOMP_SPINCOUNT" else None)
+        monkeypatch.delenv(set_already)
+    share_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "30000"
+    monkeypatch.delenv("GOMP_SPINCOUNT")

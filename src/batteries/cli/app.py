@@ -27,6 +27,7 @@ from batteries.cli.prepare import new, split, study
 from batteries.cli.scoring import compare, leaderboard, report, scores, test
 from batteries.cli.training import train, verify
 from batteries.errors import BatteriesError, Interrupted, PeerError, UsageError
+from batteries.prepare.cores import share_cores
 from batteries.train.launch import by_us, failed
 
 app = typer.Typer(
@@ -75,6 +76,7 @@ def _run(arguments: Sequence[str], **how: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code. Errors are one message on standard error, never a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    share_cores()
     warnings.showwarning = _show_warning
     try:
         _run(given)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from batteries.prepare.environment import usable_cores
+from batteries.prepare.cores import usable_cores
 
 Done = TypeVar("Done")
 

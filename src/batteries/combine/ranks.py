@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from batteries.combine.blocks import pieces
 from batteries.errors import BlendError
-from batteries.prepare.environment import usable_cores
+from batteries.prepare.cores import usable_cores
 
 Array = NDArray[np.float64]
 Rows = slice | NDArray[np.int64]

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from importlib import metadata
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from batteries.errors import ConfigError
+from batteries.prepare.cores import usable_cores
 from batteries.prepare.seed import deterministic_only
 
 _PACKAGES = (
@@ -31,8 +32,8 @@ _PACKAGES = (
     "accelerate", "safetensors", "librosa", "lightgbm", "xgboost", "catboost", "numba",
 )  # fmt: skip
 _VARIABLES = (
-    "CUBLAS_WORKSPACE_CONFIG", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES", "KMP_BLOCKTIME", "MKL_NUM_THREADS",
-    "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF",
+    "CUBLAS_WORKSPACE_CONFIG", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT", "KMP_BLOCKTIME",
+    "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONHASHSEED", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )  # fmt: skip
 _LONGEST_DIFF = 1_000_000  # bytes
@@ -146,59 +147,6 @@ def _set_threads(threads: int | None) -> None:
     wanted = threads or min(torch.get_num_threads(), usable_cores())
     if wanted != torch.get_num_threads():
         torch.set_num_threads(wanted)
-
-
-def usable_cores() -> int:
-    """Physical cores this process may use: those it is bound to, within the share its container has.
-
-    Two hyperthreads of a core count once: they share its arithmetic units.
-
-    >>> 1 <= usable_cores() <= os.cpu_count()
-    True
-    """
-    try:
-        allowed = os.sched_getaffinity(0)
-    except AttributeError:  # neither macOS nor Windows binds processes so
-        return os.cpu_count() or 1
-    cores = {_siblings(number) for number in allowed}
-    share = _container_share()
-    return len(cores) if share is None else max(1, min(len(cores), int(share)))
-
-
-def _siblings(number: int) -> str:
-    """Return one text for all hyperthreads of a core."""
-    topology = Path(f"/sys/devices/system/cpu/cpu{number}/topology")
-    for name in ("core_cpus_list", "thread_siblings_list"):  # the second is what it was called before Linux 5.6
-        with suppress(OSError):
-            return (topology / name).read_text()
-    return str(number)
-
-
-def _container_share(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Return the cores a control group allows, None without a limit; the narrowest of all groups above counts.
-
-    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
-    """
-    shares = []
-    with suppress(OSError):
-        for line in own.read_text().splitlines():
-            number, controllers, path = line.split(":", 2)
-            if number == "0":
-                shares += list(_shares(root, path, ("cpu.max",)))
-            elif "cpu" in controllers.split(","):
-                shares += list(_shares(root / "cpu", path, ("cpu.cfs_quota_us", "cpu.cfs_period_us")))
-    return min(shares, default=None)
-
-
-def _shares(root: Path, path: str, names: tuple[str, ...]) -> Iterator[float]:
-    folder = root / path.strip("/")
-    for group in (folder, *folder.parents):
-        with suppress(OSError, ValueError):  # no such file; "max" is no number
-            quota, period = (int(word) for name in names for word in (group / name).read_text().split())
-            if quota > 0:
-                yield quota / period
-        if group == root:
-            return
 
 
 def _share(strategy: str | None) -> None:
