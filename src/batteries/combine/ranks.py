@@ -101,9 +101,15 @@ def _groups(folds: NDArray[Any] | None, rows: int) -> list[Rows]:
 
 
 def _workers(members: Sequence[NDArray[Any]], steps: int) -> int:
-    """As many threads as there are cores, and room for what they sort."""
-    room = max(_MEMORY_SHARE * sum(member.nbytes for member in members), _MEMORY_FREE)
+    """As many threads as there are cores, and room for what they sort; members on the disk take no memory."""
+    room = max(_MEMORY_SHARE * sum(member.nbytes for member in members if not _on_disk(member)), _MEMORY_FREE)
     return max(1, min(usable_cores(), steps, int(room / (_BYTES_A_ROW * len(members[0])))))
+
+
+def _on_disk(array: Any) -> bool:
+    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        array = array.base
+    return isinstance(array, np.memmap)
 
 
 class _Step:

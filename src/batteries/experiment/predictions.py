@@ -112,8 +112,11 @@ class Predictions:
 
     def save(self, path: Path | str) -> None:
         """Write one Parquet file: `id`, `fold`, `target`, `prediction` or `prediction_0`, ... and a digest."""
-        about = {"schema": str(_SCHEMA), "about": json.dumps(dict(self.about), sort_keys=True)}
-        write_table(Path(path), self.frame(), about)
+        write_table(Path(path), self.frame(), self.notes())
+
+    def notes(self) -> dict[str, str]:
+        """The texts that stand in the file beside the table."""
+        return {"schema": str(_SCHEMA), "about": json.dumps(dict(self.about), sort_keys=True)}
 
     def frame(self) -> pl.DataFrame:
         """The predictions as a table: `id`, `fold` and `target` where known, one column a prediction."""
@@ -137,9 +140,7 @@ class Predictions:
         frame, notes = read_table(path)
         if "about" not in notes:
             raise CorruptError(f"{path}: holds no predictions but {', '.join(frame.columns[:5])}")
-        if int(notes["schema"]) > _SCHEMA:
-            raise PredictionsError(f"{path}: was written by a newer Batteries; install that version to read it")
-        return cls._of_frame(frame, json.loads(notes["about"]))
+        return cls._of_frame(frame, about_of(notes, path))
 
     @classmethod
     def _of_frame(cls, frame: pl.DataFrame, about: Mapping[str, str]) -> Predictions:
@@ -152,6 +153,14 @@ class Predictions:
             folds=frame["fold"].to_numpy() if "fold" in frame.columns else None,
             about=about,
         )
+
+
+def about_of(notes: Mapping[str, str], path: Path) -> dict[str, str]:
+    """Return `about` from the texts in a file. Raises PredictionsError for a file of a later version."""
+    if int(notes["schema"]) > _SCHEMA:
+        raise PredictionsError(f"{path}: was written by a newer Batteries; install that version to read it")
+    about: dict[str, str] = json.loads(notes["about"])
+    return about
 
 
 def out_of_fold(parts: Iterable[Predictions], ids: pl.Series, *, complete: bool = True) -> Predictions:
