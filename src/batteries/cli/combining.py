@@ -36,8 +36,8 @@ def average(
     from batteries.score.entry import open_entry
     from batteries.train.record import Run
 
-    chosen = {"best": best, "last": last, "epochs": None if epochs is None else _whole(epochs)}
-    given = [f"--{name}" for name, value in chosen.items() if value is not None]
+    options = {"--best": best, "--last": last, "--epochs": epochs}
+    given = [name for name, value in options.items() if value is not None]
     before = [open_entry(ROOT, run) for run in runs]
     if len(runs) > 1:
         if given:
@@ -47,7 +47,10 @@ def average(
         raise UsageError("--soup is for several runs: batteries average RUN RUN; one has --best, --last, --epochs")
     else:
         run, experiment = Run.open(before[0].folder), before[0].experiment()
-        entry = make(run, experiment, ROOT, **chosen, device=device, progress=not json)
+        numbers = None if epochs is None else _whole(epochs)
+        entry = make(
+            run, experiment, ROOT, best=best, last=last, epochs=numbers, device=device, progress=not json
+        )  # fmt: skip
     valid = record(entry, entry.experiment(), ROOT)
     if len(runs) > 1:
         _souped(entry, valid, before, json)
@@ -67,6 +70,7 @@ def _souped(entry: Any, valid: float, parts: Sequence[Any], json: bool) -> None:
     rows = [
         {
             "fold": each.fold,
+            "worst single": each.singles[each.worst],
             "best single": each.singles[each.best],
             "uniform": each.uniform,
             "greedy": each.greedy,
@@ -75,13 +79,11 @@ def _souped(entry: Any, valid: float, parts: Sequence[Any], json: bool) -> None:
         for each in found
     ]
     show.table(rows)
-    for each in found:
-        if each.apart:
-            show.words(
-                f"Fold {each.fold}: the uniform soup, {each.uniform}, is worse than its worst member, {each.worst}"
-                f" {each.singles[each.worst]:.5f}: the runs lie in different basins. Fine-tune them from common"
-                " weights, or blend their predictions: batteries blend"
-            )
+    if apart := [str(each.fold) for each in found if each.apart]:
+        show.words(
+            f"In fold {', '.join(apart)} the uniform soup is worse than its worst member: the runs lie in different"
+            " basins. Fine-tune them from common weights, or blend their predictions: batteries blend"
+        )
     show.words("These folds chose the checkpoints and the greedy members: the scores are a little too good.")
     _made(entry, valid, parts, json)
 

@@ -103,9 +103,8 @@ def average(
         A fold has fewer checkpoints on disk, or not those of the epochs asked for.
 
     """
-    if best is last is epochs is None:
-        best = 3
-    which = Which(best=best, last=last, epochs=None if epochs is None else tuple(epochs))
+    three = 3 if best is None and last is None and epochs is None else best
+    which = Which(best=three, last=last, epochs=None if epochs is None else tuple(epochs))
     root, stage = Path(root), experiment.checked_stages()[-1]
     tables = Tables(training_table(experiment), test_table(experiment))
     folds = Folds.load(root / "folds.parquet")
@@ -176,10 +175,9 @@ def checkpoints_of(run: Run, experiment: Experiment, fold: int, stage: Stage) ->
 
 
 def _pick(run: Run, experiment: Experiment, fold: int, stage: Stage, which: Which) -> list[Checkpoint]:
-    checkpoints = checkpoints_of(run, experiment, fold, stage)
     if which.best is not None:
-        return _best(run, experiment, fold, stage, checkpoints, which.best)
-    kept = {c.info["epoch"]: c for c in checkpoints.all() if c.info["evaluated"]}
+        return _best(run, experiment, fold, stage, which.best)
+    kept = _kept(run, experiment, fold, stage)
     trained = max(kept)
     if (which.last or 0) > trained:
         raise WeightsError(
@@ -190,21 +188,27 @@ def _pick(run: Run, experiment: Experiment, fold: int, stage: Stage, which: Whic
     if missing := [epoch for epoch in wanted if epoch not in kept]:
         there = [epoch for epoch in missing if epoch <= trained]
         advice = f"set keep = {trained} in the experiment and train again" if there else "train it longer"
+        everywhere = sorted(set.intersection(*(set(_kept(run, experiment, f, stage)) for f in finished(run))))
+        other = f", or ask for those that every fold keeps: --epochs {','.join(map(str, everywhere))}"
         raise WeightsError(
             f"{run.name} has no checkpoint of epoch {_listed(missing)} of stage {stage.name!r} in fold {fold}: of"
-            f" {_counted(trained, 'epoch')} it keeps {_listed(sorted(kept))}; {advice}, or ask for"
-            f" --epochs {','.join(map(str, sorted(kept)))}"
+            f" {_counted(trained, 'epoch')} it keeps {_listed(sorted(kept))}; {advice}{other if everywhere else ''}"
         )
     return [kept[epoch] for epoch in wanted]
+
+
+def _kept(run: Run, experiment: Experiment, fold: int, stage: Stage) -> dict[int, Checkpoint]:
+    """The checkpoints at the ends of epochs, by epoch."""
+    found = checkpoints_of(run, experiment, fold, stage).all()
+    return {checkpoint.info["epoch"]: checkpoint for checkpoint in found if checkpoint.info["evaluated"]}
 
 
 def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _best(
-    run: Run, experiment: Experiment, fold: int, stage: Stage, checkpoints: Checkpoints, best: int
-) -> list[Checkpoint]:
+def _best(run: Run, experiment: Experiment, fold: int, stage: Stage, best: int) -> list[Checkpoint]:
+    checkpoints = checkpoints_of(run, experiment, fold, stage)
     found = checkpoints.best(best)
     if len(found) < best:
         assert checkpoints.last is not None

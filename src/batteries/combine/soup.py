@@ -164,7 +164,8 @@ def greedy(members: Mapping[str, float], metric: Metric, score: Callable[[tuple[
     ('b', 'c')
     """
     first, *others = sorted(members, key=lambda name: metric.order(members[name]))
-    chosen, best = (first,), members[first]
+    chosen: tuple[str, ...] = (first,)
+    best = members[first]
     for name in others:
         more = tuple(each for each in members if each in (*chosen, name))
         value = score(more)
