@@ -55,6 +55,10 @@ def weights_of(file: Path) -> dict[str, torch.Tensor]:
     return torch.load(file, weights_only=True)["model"]
 
 
+def weights_of_best(entry: bt.Entry) -> dict[str, torch.Tensor]:
+    return weights_of(entry.folder / "fold0/stage-all/best.pt")
+
+
 def parameters_equal(entry: bt.Entry, fold: int, mean: dict[str, torch.Tensor]) -> bool:
     found = weights_of(entry.folder / f"fold{fold}.pt")
     return all(torch.equal(found[name], mean[name]) for name in mean if "running" not in name)
@@ -91,6 +95,20 @@ def test_a_greedy_soup_is_never_below_the_best_single_run_on_its_fold(toys: list
             rows = made.oof().folds == each.fold
             assert np.array_equal(made.oof().values[rows], open_entry(ROOT, each.best).oof().values[rows])
     assert sum(made.config["members"].values()) == pytest.approx(1)
+
+
+def test_runs_that_were_fine_tuned_from_common_weights_make_a_soup(
+    toys: list[bt.Entry], change: Callable[[str, str], None]
+) -> None:
+    torch.save(weights_of_best(toys[0]), "common.pt")
+    change('bt.Stage("head", epochs=4', 'bt.Stage("head", start="common.pt", epochs=1')
+    tuned = []
+    for seed in (5, 6, 7):
+        run = bt.train_run(bt.load_experiment(Path(), overrides=[f"seed={seed}", "lr=0.001"]), ROOT, progress=False)
+        tuned.append(open_entry(ROOT, run.name))
+    made = soup(tuned, ROOT, how="uniform", progress=False)
+    assert [each.apart for each in soup_scores(made)] == [False, False]
+    assert min(scores_of(made).values()) > 0.9
 
 
 def test_the_same_soup_is_not_made_twice(toys: list[bt.Entry]) -> None:
