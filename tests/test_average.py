@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from batteries.errors import DataError, WeightsError
 from batteries.experiment import Metric, Stage
@@ -46,9 +52,12 @@ def test_sums_run_in_float64_and_every_tensor_keeps_its_type() -> None:
     several = [weights_of(number) for number in range(1, 8)]
     mean = average_checkpoints(several)
     for name in ("single", "double", "brain", "half"):
-        exact = np.mean([weights[name].double().numpy() for weights in several], axis=0)
+        exact = torch.from_numpy(np.mean([weights[name].double().numpy() for weights in several], axis=0))
         assert mean[name].dtype == several[0][name].dtype
-        assert torch.equal(mean[name], torch.from_numpy(exact).to(mean[name].dtype)), name
+        if name == "double":  # no wider type to add in
+            torch.testing.assert_close(mean[name], exact, rtol=0, atol=4 * torch.finfo(torch.float64).eps)
+        else:
+            assert torch.equal(mean[name], exact.to(mean[name].dtype)), name
 
 
 def test_whole_numbers_and_flags_come_from_the_last_and_the_sources_stay_as_they_were() -> None:
@@ -64,8 +73,81 @@ def test_whole_numbers_and_flags_come_from_the_last_and_the_sources_stay_as_they
 def test_copies_of_one_checkpoint_give_the_same_bits(copies: int) -> None:
     one = weights_of(5)
     mean = average_checkpoints([one] * copies)
-    assert all(torch.equal(mean[name], one[name]) for name in one if one[name].dtype != torch.float64)
-    np.testing.assert_allclose(mean["double"], one["double"], rtol=1e-15)  # sums of float64 have no spare digits
+    assert all(torch.equal(mean[name], one[name]) for name in one)
+
+
+@given(
+    values=arrays(np.float32, (5, 16), elements=st.floats(-1000, 1000, width=32)),
+    order=st.permutations(range(5)),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16]),
+)
+def test_the_order_changes_one_unit_in_the_last_place_at_most(
+    values: np.ndarray[Any, Any], order: list[int], dtype: torch.dtype
+) -> None:
+    several = [{"w": torch.from_numpy(row).to(dtype)} for row in values]
+    a, b = (average_checkpoints([several[number] for number in numbers])["w"] for numbers in (range(5), order))
+    unit = torch.finfo(dtype).eps * torch.stack([weights["w"].double().abs() for weights in several]).amax(dim=0)
+    assert ((a.double() - b.double()).abs() <= unit).all()
+
+
+def test_the_mean_of_five_models_is_that_of_pytorchs_averaged_model() -> None:
+    model = net()
+    theirs, saved = AveragedModel(model), []
+    for _ in range(5):
+        moved(model)
+        theirs.update_parameters(model)
+        saved.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    mean = average_checkpoints(saved)
+    for name, parameter in theirs.module.named_parameters():
+        torch.testing.assert_close(mean[name], parameter.detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_recomputed_statistics_on_equal_batches_are_those_of_update_bn_but_for_the_spread_of_their_means() -> None:
+    """PyTorch averages the variances within batches; the variance of all samples has that between batches too."""
+    batches = torch.randn(160, 3, generator=torch.Generator().manual_seed(2)).add(3).split(32)
+    own, theirs = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    recompute_batch_norm(own, batches)
+    update_bn(batches, theirs)
+    torch.testing.assert_close(own.running_mean, theirs.running_mean, rtol=1e-6, atol=1e-6)
+    between = torch.stack([batch.mean(dim=0) for batch in batches]).var(dim=0, unbiased=False)
+    assert theirs.running_var is not None
+    pooled = (theirs.running_var * (31 / 32) + between) * (160 / 159)
+    torch.testing.assert_close(own.running_var, pooled, rtol=1e-6, atol=1e-6)
+    same = [batches[0]] * 4  # nothing between the batches: only Bessel's correction, of 128 and of 32 samples, differs
+    recompute_batch_norm(own, same)
+    update_bn(same, theirs)
+    torch.testing.assert_close(own.running_var * (127 / 128), theirs.running_var * (31 / 32), rtol=1e-6, atol=0)
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+import torch
+from batteries.train.average import average_checkpoints
+def peak():  # not getrusage, which begins with the peak of the process that started this one
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+small, large = sys.argv[1:]
+average_checkpoints([small] * 2)
+before = peak()
+for many in (2, 7):
+    average_checkpoints([large] * many)
+    print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux")
+def test_memory_is_the_float64_sum_and_one_model_however_many_are_averaged(tmp_path: Path) -> None:
+    size, files = 32 << 20, [str(tmp_path / "small.pt"), str(tmp_path / "large.pt")]
+    for file, values in zip(files, (8, size // 4), strict=True):
+        torch.save({f"w{n}": torch.ones(values // 8) for n in range(8)}, file)
+    returned = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc gives what is freed back to the system
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *files], check=True, capture_output=True, text=True, env=returned
+    )
+    print(done.stdout)
+    peaks = [int(line) * 1024 / size for line in done.stdout.split()]
+    assert 2 < peaks[0] < 3.3  # the sum is twice the float32 model
+    assert peaks[1] - peaks[0] < 0.5
 
 
 def test_checkpoints_files_and_dicts_average_alike(tmp_path: Path) -> None:
@@ -87,6 +169,9 @@ W = torch.ones(2)
         ([], WeightsError, "nothing to average: give at least one"),
         ([{"w": W}, {"v": W}], WeightsError, "checkpoints 1 and 2 differ: 'v' is in one of them only"),
         ([{"w": W}, {"w": W}, {"w": W, "x": W}], WeightsError, "checkpoints 1 and 3 differ: 'x' is in one of them"),
+        ([{}, {"w": W}], WeightsError, "checkpoints 1 and 2 differ: 'w' is in one of them only"),
+        ([{"w": W.int()}, {"w": W.bool()}], WeightsError, r"'w' is \(2,\) torch.int32 and \(2,\) torch.bool"),
+        ([{"w": W}, {"w": torch.ones(())}], WeightsError, r"'w' is \(2,\) torch.float32 and \(\) torch.float32"),
         ([{"w": W}, {"w": torch.ones(1)}], WeightsError, r"'w' is \(2,\) torch.float32 and \(1,\) torch.float32"),
         ([{"w": W}, {"w": W.int()}], WeightsError, r"'w' is \(2,\) torch.float32 and \(2,\) torch.int32"),
         ([{"w": W}, {"w": W.double()}], WeightsError, r"'w' is \(2,\) torch.float32 and \(2,\) torch.float64"),

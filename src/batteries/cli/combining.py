@@ -8,6 +8,7 @@ Next:  `cli.scoring` shows them on the board.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
@@ -22,20 +23,77 @@ if TYPE_CHECKING:
 
 
 def average(
-    run: Annotated[str, typer.Argument(help="The run whose checkpoints are averaged.")],
-    best: Annotated[int, typer.Option(help="How many of the best checkpoints of each fold.")] = 3,
+    runs: Annotated[list[str], typer.Argument(help="The run whose checkpoints are averaged; several make a soup.")],
+    best: Annotated[int | None, typer.Option(help="The best checkpoints of each fold; 3 by default.")] = None,
+    last: Annotated[int | None, typer.Option(help="The last epochs of each fold.")] = None,
+    epochs: Annotated[str | None, typer.Option(help="These epochs of each fold: 3,4,5.")] = None,
+    soup: Annotated[
+        Literal["greedy", "uniform"] | None, typer.Option(help="How several runs are averaged; greedy by default.")
+    ] = None,
     device: On = "auto",
     json: Json = False,
 ) -> None:
-    """Step 6: average the best checkpoints of a run (SWA)."""
+    """Step 6: average checkpoints of a run (SWA), or several runs (soup)."""
     from batteries.combine.average import average as make
+    from batteries.combine.soup import soup as cook
     from batteries.score.entry import open_entry
     from batteries.train.record import Run
 
-    before = open_entry(ROOT, run)
-    experiment = before.experiment()
-    entry = make(Run.open(before.folder), experiment, ROOT, best=best, device=device, progress=not json)
-    made(entry, [before], json=json)
+    options = {"--best": best, "--last": last, "--epochs": epochs}
+    given = [name for name, value in options.items() if value is not None]
+    before = [open_entry(ROOT, run) for run in runs]
+    if len(runs) > 1:
+        if given:
+            raise UsageError(f"{given[0]} is for one run; a soup takes the best checkpoint of each of several")
+        entry = cook(before, ROOT, how=soup or "greedy", device=device, progress=not json)
+    elif soup is not None:
+        raise UsageError("--soup is for several runs: batteries average RUN RUN; one has --best, --last, --epochs")
+    else:
+        run, experiment = Run.open(before[0].folder), before[0].experiment()
+        numbers = None if epochs is None else _whole(epochs)
+        entry = make(
+            run, experiment, ROOT, best=best, last=last, epochs=numbers, device=device, progress=not json
+        )  # fmt: skip
+    if len(runs) > 1:
+        _souped(entry, before, json)
+    else:
+        made(entry, before, json=json)
+
+
+def _souped(entry: Entry, parts: Sequence[Entry], json: bool) -> None:
+    """Say what single runs, uniform and greedy soup score in each fold, beside the soup's score on all rows."""
+    from batteries.combine.soup import soup_scores
+
+    found = soup_scores(entry)
+    if json:
+        made(entry, parts, json=True, soups=[{**asdict(each), "apart": each.apart} for each in found])
+        return
+    rows = [
+        {
+            "fold": each.fold,
+            "worst single": each.singles[each.worst],
+            "best single": each.singles[each.best],
+            "uniform": each.uniform,
+            "greedy": each.greedy,
+            "greedy takes": ", ".join(each.members),
+        }
+        for each in found
+    ]
+    show.table(rows)
+    if apart := [str(each.fold) for each in found if each.apart]:
+        show.words(
+            f"In fold {', '.join(apart)} the uniform soup is worse than its worst member: the runs lie in different"
+            " basins. Fine-tune them from common weights, or blend their predictions: batteries blend"
+        )
+    show.words("These folds chose the checkpoints and the greedy members: the scores are a little too good.")
+    made(entry, parts, json=False)
+
+
+def _whole(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--epochs {text!r}: write whole numbers with commas between them, such as 3,4,5") from None
 
 
 def blend(

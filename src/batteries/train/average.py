@@ -59,27 +59,49 @@ def average_checkpoints(sources: Sequence[Source], *, part: str = "model") -> di
     {'w': tensor([1.5000])}
 
     """
-    if not sources:
-        raise WeightsError("there is nothing to average: give at least one checkpoint")
-    total: dict[str, Tensor] = {}
-    kinds: dict[str, _Kind] = {}
-    for number, source in enumerate(sources, 1):
-        weights = read_weights(source, part=part)
+    mean = MeanOfWeights()
+    for source in sources:
+        mean.add(read_weights(source, part=part))
+    return mean.take()
+
+
+class MeanOfWeights:
+    """The mean of weights that come one after the other, so that only the sum and one of them are in memory."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._total: dict[str, Tensor] = {}
+        self._kinds: dict[str, _Kind] = {}
+
+    def add(self, weights: Mapping[str, Tensor]) -> None:
+        """Add one more; refused, with the sum as it was, unless it is finite and like the first."""
+        number = self.count + 1
         found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in weights.items()}
-        kinds = kinds or found
         _check(weights, number)
-        _check_same(kinds, found, number)
+        _check_same(self._kinds if self.count else found, found, number)
         for name, tensor in weights.items():
             if not tensor.is_floating_point():
-                total[name] = tensor.clone()
+                self._total[name] = tensor.clone()
             elif number == 1:
-                total[name] = tensor.to(torch.float64, copy=True)
+                self._total[name] = tensor.to(torch.float64, copy=True)
+            elif tensor.dtype == torch.float64:  # without spare digits, a sum of copies is not n times one of them
+                self._total[name].lerp_(tensor, 1 / number)
             else:
-                total[name] += tensor
-    return {
-        name: (total[name] / len(sources)).to(t.dtype) if t.is_floating_point() else total[name]
-        for name, t in weights.items()
-    }
+                self._total[name] += tensor
+        self.count, self._kinds = number, found
+
+    def take(self) -> dict[str, Tensor]:
+        """Return the mean, each tensor in its own type, and forget the sum."""
+        if not self.count:
+            raise WeightsError("there is nothing to average: give at least one checkpoint")
+        total, count, self.count = self._total, self.count, 0
+        return {name: _mean(total.pop(name), count, dtype) for name, (_, dtype) in self._kinds.items()}
+
+
+def _mean(total: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    if not dtype.is_floating_point or dtype == torch.float64:
+        return total
+    return total.div_(count).to(dtype)
 
 
 def _check(weights: Mapping[str, Tensor], number: int) -> None:
