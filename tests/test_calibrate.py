@@ -300,7 +300,7 @@ def test_an_entry_that_gains_nothing_is_returned_and_ranks_are_refused(tmp_path:
     assert same == entry
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bayes-001"]
     ranks = entry_of(tmp_path / "ranks", "bayes-001", values, targets, folds, how="rank")
-    with pytest.raises(DataError, match="bayes-001 holds ranks, an order and no probabilities"):
+    with pytest.raises(DataError, match="bayes-001 holds ranks or powers, an order and no probabilities"):
         calibrate_entry(ranks, tmp_path / "ranks")
 
 

@@ -255,7 +255,7 @@ def test_wrong_use_gives_one_message_and_its_exit_code(
         ("train --timeout 0", 2, "--timeout 0: give the seconds that a process waits for the others, above 0"),
         ("train --resume toy-009", 2, "toy-009 is not a run; runs there: toy-001, toy-002"),
         ("blend toy-001 toy-002 --weights a,b", 2, "write numbers with commas between them"),
-        ("blend toy-001 toy-002 --how median", 2, "'median' is not one of"),
+        ("blend toy-001 toy-002 --how best", 2, "'best' is not one of"),
     ],
 )
 def test_wrong_arguments_give_one_message(

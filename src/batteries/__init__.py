@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from batteries.combine.reliability import reliability as reliability
     from batteries.combine.search import Search as Search
     from batteries.combine.simplex import Simplex as Simplex
+    from batteries.combine.soup import soup as soup
+    from batteries.combine.soup import soup_scores as soup_scores
     from batteries.combine.stack import add_predictions as add_predictions
     from batteries.combine.stack import stack as stack
     from batteries.combine.stack import stack_entries as stack_entries
@@ -185,6 +187,8 @@ _HOME = {
     "seed_everything": "prepare.seed",
     "shake_up": "improve.shakeup",
     "shake_up_of": "improve.shakeup",
+    "soup": "combine.soup",
+    "soup_scores": "combine.soup",
     "split": "prepare.folds",
     "stack": "combine.stack",
     "stack_entries": "combine.stack",

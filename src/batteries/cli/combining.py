@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
@@ -113,10 +113,12 @@ def blend(
     within_folds: Annotated[bool, typer.Option("--within-folds", help="Rank among the rows of a fold.")] = False,
     json: Json = False,
 ) -> None:
-    """Step 6: blend entries: mean, logit, power, rank, ...; weights given or fitted."""
-    from batteries.combine.blend import blend_entries
+    """Step 6: blend entries by a formula, with given or fitted weights."""
+    from batteries.combine.blend import How, blend_entries
     from batteries.score.entry import open_entry
 
+    if how not in get_args(How):
+        raise UsageError(f"--how {how!r} is not one of {', '.join(get_args(How))}")
     members = [open_entry(ROOT, name) for name in entries]
     if fit is not None:
         _fitted(members, how, fit, max_weight, weights, json)
