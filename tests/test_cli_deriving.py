@@ -64,6 +64,30 @@ def test_a_stack_is_an_entry_that_is_scored_blended_and_submitted_like_any_other
     assert "submission-001" in says("submit stack-001")
 
 
+def test_files_of_any_origin_are_blended_without_an_experiment(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("id,score\n007,0.25\n7,0.5\n")
+    (tmp_path / "b.csv").write_text("id,p\n7,1.0\n007,0.75\n")
+    assert main(["blend", "a.csv", "b.csv", "--weights", "3,1", "--out", "c.csv"]) == 0
+    assert (tmp_path / "c.csv").read_text() == "id,prediction\n007,0.375\n7,0.625\n"
+    assert capfd.readouterr().out == "c.csv: mean of a.csv, b.csv\n"
+    assert main(["blend", "a.csv", "b.csv"]) == 2
+    assert "--out FILE" in capfd.readouterr().err
+    (tmp_path / "b.csv").write_text("id,p\n7,0.6\n8,0.4\n")
+    assert main(["blend", "a.csv", "b.csv", "--out", "c.csv"]) == 3
+    assert "007" in capfd.readouterr().err
+
+
+def test_fitted_weights_come_with_what_they_are_worth(says: Says, tmp_path: Path) -> None:
+    out = says("blend toy-001 toy-002 --fit greedy")
+    assert "On rows they were not fitted on" in out
+    assert "blend-001: accuracy" in out
+    found = json.loads(says("blend toy-001 toy-002 --fit greedy --json"))
+    assert found["entry"] == "blend-001"
+    assert found["valid"] == found["learned"]["score"], "the board shows the nested score"
+
+
 def test_pseudo_counts_the_rows_it_wrote_for_every_fold(says: Says, tmp_path: Path) -> None:
     made = json.loads(says("pseudo toy-001 toy-002 --at-least 0.6 --json"))
     assert made["rows"] == sum(made["by_fold"].values()) > 0

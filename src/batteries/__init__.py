@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from batteries.combine.blend import Blend as Blend
     from batteries.combine.blend import blend as blend
     from batteries.combine.blend import blend_entries as blend_entries
+    from batteries.combine.blend_files import blend_files as blend_files
     from batteries.combine.calibrate import calibrate as calibrate
     from batteries.combine.calibrate import calibrate_entry as calibrate_entry
     from batteries.combine.climb import Climb as Climb
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from batteries.experiment import Metric as Metric
     from batteries.experiment import Stage as Stage
     from batteries.experiment import load_experiment as load_experiment
+    from batteries.experiment.prediction_files import read_predictions as read_predictions
     from batteries.experiment.predictions import Predictions as Predictions
     from batteries.experiment.schedule import Cosine as Cosine
     from batteries.experiment.schedule import OneCycle as OneCycle
@@ -157,6 +159,7 @@ _HOME = {
     "best_threshold": "combine.thresholds",
     "blend": "combine.blend",
     "blend_entries": "combine.blend",
+    "blend_files": "combine.blend_files",
     "calibrate": "combine.calibrate",
     "calibrate_entry": "combine.calibrate",
     "compare": "improve.compare",
@@ -179,6 +182,7 @@ _HOME = {
     "pseudo_label": "combine.pseudo",
     "pseudo_table": "combine.pseudo",
     "random_shift": "prepare.augment",
+    "read_predictions": "experiment.prediction_files",
     "recompute_batch_norm": "train.average",
     "record": "score.board",
     "rehearse": "train.rehearse",

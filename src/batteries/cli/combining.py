@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
@@ -97,7 +98,7 @@ def _whole(text: str) -> list[int]:
 
 
 def blend(
-    entries: Annotated[list[str], typer.Argument(help="Runs, averages, blends.")],
+    entries: Annotated[list[str], typer.Argument(help="Runs, averages, blends; or files: a.csv b.parquet.")],
     how: Annotated[
         str, typer.Option(help="mean, geometric, logit, harmonic, power, rank, median, trimmed, vote.")
     ] = "mean",
@@ -111,6 +112,7 @@ def blend(
     trim: Annotated[int, typer.Option(help="Members that trimmed leaves out at each end.")] = 1,
     clip: Annotated[float | None, typer.Option(help="Raise smaller values to this, and say how many.")] = None,
     within_folds: Annotated[bool, typer.Option("--within-folds", help="Rank among the rows of a fold.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where a blend of files is written: .csv or .parquet.")] = None,
     json: Json = False,
 ) -> None:
     """Step 6: blend entries by a formula, with given or fitted weights."""
@@ -119,15 +121,39 @@ def blend(
 
     if how not in get_args(How):
         raise UsageError(f"--how {how!r} is not one of {', '.join(get_args(How))}")
+    options: dict[str, Any] = {"how": how, "power": power, "trim": trim, "clip": clip}
+    files = [name for name in entries if Path(name).suffix in (".csv", ".parquet")]
+    if files or out is not None:
+        if len(files) != len(entries) or out is None or fit is not None:
+            raise UsageError("files are blended with files, into --out FILE, with given weights; see blend --help")
+        _files(files, out, _numbers(weights), within_folds, options, json)
+        return
     members = [open_entry(ROOT, name) for name in entries]
     if fit is not None:
         _fitted(members, how, fit, max_weight, weights, json)
         return
-    entry = blend_entries(
-        members, ROOT, how=cast(Any, how), weights=_numbers(weights),
-        power=power, trim=trim, clip=clip, within_folds=within_folds,
-    )  # fmt: skip
+    entry = blend_entries(members, ROOT, weights=_numbers(weights), within_folds=within_folds, **options)
     made(entry, members, json=json)
+
+
+def _files(
+    paths: Sequence[str],
+    out: Path,
+    weights: Sequence[float] | None,
+    within_folds: bool,
+    options: dict[str, Any],
+    json: bool,
+) -> None:
+    """Blend files of any origin."""
+    from batteries.combine.blend import Blend
+    from batteries.combine.blend_files import blend_files
+
+    combine = Blend(weights=tuple(weights or [1.0] * len(paths)), **options)
+    blend_files(paths, out, combine, within_folds=within_folds)
+    if json:
+        show.as_json({"file": str(out), "members": dict(zip(paths, combine.weights, strict=False))})
+        return
+    print(f"{out}: {combine.how} of {', '.join(paths)}")
 
 
 def _fitted(
