@@ -164,7 +164,10 @@ class PredictionFile:
             return self._lazy(columns).collect()
 
     def _frames(self, total: int, size: int) -> Iterator[tuple[slice, slice, pl.DataFrame]]:
-        """Parquet column by column, as it is stored; CSV line by line: the end of a part begins the next."""
+        """Parquet column by column, as it is stored; CSV line by line: the end of a part begins the next.
+
+        Of a CSV all columns are read: where only some are, polars lets lines with more fields than names pass.
+        """
         with _refusing(self.path):
             if self.schema is not None:
                 for place, name in enumerate(self.columns):
@@ -173,8 +176,9 @@ class PredictionFile:
                         yield slice(start, start + len(frame)), slice(place, place + 1), frame
                 return
             start, width = 0, len(self.columns)
-            for frame in self._lazy(self.columns).collect_batches(chunk_size=max(1, size // width)):
-                yield slice(start, start + len(frame)), slice(0, width), frame
+            lines = pl.scan_csv(self.path, infer_schema=False, glob=False)
+            for frame in lines.collect_batches(chunk_size=max(1, size // width)):
+                yield slice(start, start + len(frame)), slice(0, width), frame.select(self.columns)
                 start += len(frame)
 
 

@@ -110,7 +110,7 @@ def _find_seal(file: BinaryIO) -> int:
         piece = file.read(stop - start)
         if (place := (piece + after).rfind(_MARK)) >= 0:
             return start + place + len(_MARK)
-        stop, after = start, piece[: len(_MARK) - 1]
+        stop, after = start, (piece + after)[: len(_MARK) - 1]
     return -1
 
 
