@@ -74,9 +74,9 @@ def test_files_of_any_origin_are_blended_without_an_experiment(
     assert capfd.readouterr().out == "c.csv: mean of a.csv, b.csv\n"
     assert main(["blend", "a.csv", "b.csv"]) == 2
     assert "--out FILE" in capfd.readouterr().err
-    (tmp_path / "b.csv").write_text("id,p\n7,0.6\n8,0.4\n")
+    (tmp_path / "b.csv").write_text("id,p\n007,0.6\n8,0.4\n")
     assert main(["blend", "a.csv", "b.csv", "--out", "c.csv"]) == 3
-    assert "007" in capfd.readouterr().err
+    assert "['7']" in capfd.readouterr().err
 
 
 def test_fitted_weights_come_with_what_they_are_worth(says: Says, tmp_path: Path) -> None:
