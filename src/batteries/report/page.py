@@ -84,7 +84,7 @@ def _gather(root: Path) -> dict[str, Any]:
     return {
         "title": f"Report: {root.resolve().parent.name}",
         "updated": max((event["at"] for event in events), default="")[:16].replace("T", " "),
-        "kinds": [counted(n, kind) for kind, n in Counter(row.kind for row in rows).items()],
+        "kinds": [counted(n, kind, kind if kind.endswith("ed") else None) for kind, n in Counter(row.kind for row in rows).items()],
         "best": best,
         "folds": best and next((e.config["folds"]["strategy"] for e in entries if e.name == best.name), None),
         "board": sections.board(rows, events) if rows else None,
