@@ -81,10 +81,11 @@ def _gather(root: Path) -> dict[str, Any]:
     runs: list[Run] = attempt(lambda: all_runs(root), [])
     study = attempt(lambda: _study(root), None)
     best = rows[0] if rows and rows[0].valid is not None else None
+    kinds = Counter(row.kind for row in rows)
     return {
         "title": f"Report: {root.resolve().parent.name}",
         "updated": max((event["at"] for event in events), default="")[:16].replace("T", " "),
-        "kinds": [counted(n, kind, kind if kind.endswith("ed") else None) for kind, n in Counter(row.kind for row in rows).items()],
+        "kinds": [counted(n, kind, kind if kind.endswith("ed") else None) for kind, n in kinds.items()],
         "best": best,
         "folds": best and next((e.config["folds"]["strategy"] for e in entries if e.name == best.name), None),
         "board": sections.board(rows, events) if rows else None,
