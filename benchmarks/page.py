@@ -57,7 +57,7 @@ def main() -> None:
     """Write the page."""
     sections = [output("overhead.py", "--markdown"), output("fashion.py", "--markdown")]
     sections.append(saves(json.loads(output("checkpoint.py", "--json"))))
-    sections.append(output("climb.py", "--markdown"))
+    sections += [output("blend.py", "--markdown"), output("climb.py", "--markdown")]
     write_text(PAGE, "\n\n".join([HEAD, *sections]) + "\n")
     print(f"wrote {PAGE}")
 

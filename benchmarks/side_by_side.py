@@ -81,6 +81,7 @@ def in_turn(
     program: str, jobs: Sequence[str], rounds: int, arguments: Iterable[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Measure every job once a round, each in a fresh process, each round beginning with the next job."""
+    arguments = [*arguments]  # every job is to see them
     done: dict[str, list[dict[str, Any]]] = {job: [] for job in jobs}
     for number in range(rounds):
         first = number % len(jobs)

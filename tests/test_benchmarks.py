@@ -74,6 +74,18 @@ def test_climbs_of_the_same_steps_end_at_the_same_auc() -> None:
         assert result["memory"] is None or result["memory"] >= 1
 
 
+def test_blend_measures_ours_beside_others_and_all_find_the_same() -> None:
+    report = measured("blend.py", "batteries", "NumPy", "polars")
+    results = {(result["case"], result["blend"]): result for result in report["cases"]}
+    for (case, blend), result in results.items():
+        assert 0 < result["seconds"]["low"] <= result["seconds"]["median"] <= result["seconds"]["high"]
+        assert result["error"] < (1e-12 if case == "batteries" else 1e-3), (case, blend)
+        assert result["memory"] >= 0
+    for blend in ("mean", "power", "rank"):
+        assert results["batteries", blend]["ratio"] == 1
+    assert results["polars", "rank"]["error"] < 1e-12
+
+
 def test_a_case_that_is_not_there_is_refused_by_name() -> None:
     command = [sys.executable, str(BENCHMARKS / "fashion.py"), "--only", "skorch"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -90,7 +102,7 @@ def test_every_round_begins_with_another_case(side_by_side: ModuleType, tmp_path
         "open(values['--result'], 'w').write(json.dumps({'round': int(values['--round'])}))\n"
     )
     log = tmp_path / "log"
-    done = side_by_side.in_turn(str(program), ["a", "b", "c"], 3, ["--log", str(log)])
+    done = side_by_side.in_turn(str(program), ["a", "b", "c"], 3, iter(["--log", str(log)]))
     assert log.read_text() == "a0 b0 c0 b1 c1 a1 c2 a2 b2 "
     assert done["a"] == [{"round": 0}, {"round": 1}, {"round": 2}]
 
@@ -128,13 +140,21 @@ def test_a_save_that_is_not_flushed_has_no_time_on_the_page(side_by_side: Module
     assert "| flushed | 1.00 | 1.00..1.00 | - | 1.00 | 1.00..1.00 | - |" in page
 
 
-def test_the_tables_fit_80_columns(side_by_side: ModuleType) -> None:
-    overhead, fashion = import_module("overhead"), import_module("fashion")
+def test_tables_fit_80_columns(side_by_side: ModuleType) -> None:
+    overhead, fashion, blend = map(import_module, ("overhead", "fashion", "blend"))
     wide = {"median": 1234.0, "low": 1200.4, "high": 1300.4}
     both = [
         {"case": case.name, "mode": mode, "step_us": wide, "ratio": 12.34} for case in overhead.CASES for mode in "ab"
     ]
     header, rows = overhead.columns({"cases": both})
+    assert max(map(len, side_by_side.table(header, rows).splitlines())) <= 80
+    time = {"median": 11.123, "low": 11.012, "high": 11.456}
+    blends = [
+        {"case": case.name, "blend": kind, "seconds": time, "ratio": 123.45, "memory": 12.34, "error": 1e-16}
+        for case in blend.CASES
+        for kind in blend.BLENDS
+    ]
+    header, rows = blend.columns({"cases": blends})
     assert max(map(len, side_by_side.table(header, rows).splitlines())) <= 80
     time, share = {"median": 28.8, "low": 28.1, "high": 31.2}, {"median": 0.8912, "low": 0.8844, "high": 0.8923}
     jobs = [
