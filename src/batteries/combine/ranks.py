@@ -144,8 +144,7 @@ class _Step:
 
     def _add(self, rows: Rows, doubled: NDArray[Any]) -> None:
         for a, b in pieces(0, len(doubled), _PIECE):
-            part = doubled[a:b] * 0.5
-            part /= len(doubled)
+            part = doubled[a:b] / (2 * len(doubled))
             if self._power != 1:
                 part **= self._power
             part *= self._share
