@@ -8,7 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, minimize
 from sklearn.metrics import roc_auc_score
@@ -182,6 +182,7 @@ def test_search_draws_its_starts_from_the_seed() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8).filter(lambda w: sum(w) > 0.01), st.floats(0.5, 1))
+@example([1.0, 5e-324], 0.5)
 def test_a_cap_keeps_the_sum_and_the_order(weights: list[float], most: float) -> None:
     before = np.array(weights) / sum(weights)
     after = capped(before, most)

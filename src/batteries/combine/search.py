@@ -141,5 +141,5 @@ def capped(weights: Array, most: float) -> Array:
         weights[full] = most
         rest = max(0.0, 1 - most * int(full.sum()))
         others = weights[~full]
-        weights[~full] = rest * others / others.sum() if others.sum() > 0 else rest / max(1, len(others))
+        weights[~full] = rest * (others / others.sum()) if others.sum() > 0 else rest / max(1, len(others))
     return weights
