@@ -352,13 +352,13 @@ def _config(entries: Sequence[Entry], blended: Blend, within_folds: bool) -> dic
     return {**config, "identity": digest_of({**config, "of": [entry.config["identity"] for entry in entries]})}
 
 
-def check_entries(entries: Sequence[Entry]) -> None:
-    """Refuse entries that cannot be blended: none, one twice, other folds or another metric."""
+def check_entries(entries: Sequence[Entry], what: str = "blend", hint: str = "give it a larger weight instead") -> None:
+    """Refuse entries that cannot be combined: none, one twice, other folds or another metric."""
     if not entries:
-        raise BlendError("there is nothing to blend: name at least one entry")
+        raise BlendError(f"there is nothing to {what}: name at least one entry")
     names = [entry.name for entry in entries]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise BlendError(f"{sorted(twice)[0]} is named twice; give it a larger weight instead")
+        raise BlendError(f"{sorted(twice)[0]} is named twice; {hint}")
     first = entries[0]
     for entry in entries[1:]:
         if entry.config["folds"]["digest"] != first.config["folds"]["digest"]:

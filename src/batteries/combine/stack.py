@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from batteries.combine.blend import check_entries
 from batteries.combine.crossfit import Array, checked_codes, checked_values, cross_fit
 from batteries.combine.derive import scored
 from batteries.combine.reliability import class_rows, eps_of
@@ -252,7 +253,7 @@ def stack_entries(
         As `stack`.
 
     """
-    _check(entries)
+    check_entries(entries, "stack", "a stack learns what a member counts")
     parts = [scored(entry) for entry in entries]
     first, tests = parts[0], [entry.test() for entry in entries]
     assert first.targets is not None
@@ -304,7 +305,7 @@ def add_predictions(
         When a row of the table has no prediction.
 
     """
-    _check(entries)
+    check_entries(entries, "stack", "a stack learns what a member counts")
     for entry in entries:
         found = scored(entry) if part == "oof" else entry.test()
         if found is None:
@@ -322,19 +323,3 @@ def _told(model: Named | Any) -> str:
     parameters = model.get_params(deep=True) if hasattr(model, "get_params") else vars(model)
     told = ", ".join(f"{name}={value!r}" for name, value in sorted(parameters.items()))
     return f"{type(model).__module__}.{type(model).__qualname__}({told})"
-
-
-def _check(entries: Sequence[Entry]) -> None:
-    if not entries:
-        raise BlendError("there is nothing to stack: name at least one entry")
-    names = [entry.name for entry in entries]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise BlendError(f"{sorted(twice)[0]} is named twice; a stack learns what a member counts")
-    first = entries[0]
-    for entry in entries[1:]:
-        if entry.config["folds"]["digest"] != first.config["folds"]["digest"]:
-            raise BlendError(f"{entry.name} and {first.name} were trained on different folds; train both on one split")
-        if entry.config["metric"] != first.config["metric"]:
-            raise BlendError(
-                f"{entry.name} is scored by {entry.direction.name}, {first.name} by {first.direction.name}"
-            )
