@@ -23,9 +23,11 @@ def test_a_signal_is_told_at_the_next_check_with_its_exit_code(signum: signal.Si
 
 
 def test_the_second_ctrl_c_acts_at_once() -> None:
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # as it is where tests run in the background
     with Interrupts(), pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the first one must not raise
         signal.raise_signal(signal.SIGINT)  # not os.kill: where there are threads, two of those may arrive as one
         signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, ignored)
 
 
 def test_handlers_are_put_back_whatever_happens() -> None:
