@@ -1,7 +1,8 @@
-"""Augment: numbers of a sample depend on (seed, epoch, row, call) alone, and look random in every direction."""
+"""Sample random: numbers of a sample depend on (seed, epoch, row, call) alone, and look random in every direction."""
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,56 @@ def test_whole_numbers_are_even_between_their_limits(low: int, high: int) -> Non
 def test_limits_without_numbers_between_them_are_refused(low: int, high: int) -> None:
     with pytest.raises(UsageError, match=rf"integers need low < high <= low \+ 2\*\*24, got low {low} and high {high}"):
         SampleRandom(1, epoch=0, rows=torch.arange(3)).integers(low, high)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 1.0, 2.0, 30.0])
+def test_beta_numbers_have_the_distribution_that_scipy_has(alpha: float) -> None:
+    drawn = SampleRandom(3, epoch=0, rows=torch.arange(100_000)).beta(alpha)
+    assert drawn.dtype == torch.float32
+    assert 0 <= float(drawn.min()) <= float(drawn.max()) <= 1
+    places = np.linspace(0.001, 0.999, 200)  # further out, float32 rounds to 0 and 1
+    shares = np.searchsorted(np.sort(drawn.double().numpy()), places) / 100_000
+    assert np.abs(shares - stats.beta(alpha, alpha).cdf(places)).max() < 0.006  # Kolmogorov's limit for 0.1 %
+    assert float(drawn.double().var()) == pytest.approx(stats.beta(alpha, alpha).var(), rel=0.02)
+
+
+def test_beta_numbers_are_finite_for_the_smallest_and_largest_uniform_ones() -> None:
+    class Extreme(SampleRandom):
+        def uniform(self, *shape: int) -> torch.Tensor:
+            edge = torch.tensor([0.0, 2.0**-24, 0.25, 0.5, 0.75, 1 - 2.0**-24])
+            return torch.cartesian_prod(edge, edge)
+
+    for alpha in (1e-4, 0.2, 1.0, 1e4):
+        drawn = Extreme(0, epoch=0, rows=torch.arange(36)).beta(alpha)
+        assert bool(((drawn >= 0) & (drawn <= 1)).all())
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("inf"), float("nan")])
+def test_beta_without_a_distribution_is_refused(alpha: float) -> None:
+    with pytest.raises(UsageError, match="needs a finite alpha > 0"):
+        SampleRandom(1, epoch=0, rows=torch.arange(3)).beta(alpha)
+
+
+def test_a_chance_is_never_at_0_always_at_1_and_as_frequent_as_said_between() -> None:
+    random = SampleRandom(1, epoch=0, rows=torch.arange(50_000))
+    assert not random.chance(0).any()
+    assert random.chance(1).all()
+    assert stats.binomtest(int(random.chance(0.3).sum()), 50_000, 0.3).pvalue > LEAST
+    for p in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match=r"p must be a probability between 0 and 1, got"):
+            random.chance(p)
+
+
+def test_numbers_between_limits_are_uniform() -> None:
+    drawn = SampleRandom(1, epoch=0, rows=torch.arange(50_000)).between(-3, 5).double().numpy()
+    assert stats.kstest(drawn, stats.uniform(-3, 8).cdf).pvalue > LEAST
+
+
+def test_a_copy_goes_on_with_the_same_numbers() -> None:
+    random = SampleRandom(1, epoch=0, rows=torch.arange(5))
+    random.uniform()
+    same = copy(random)
+    assert torch.equal(random.uniform(2), same.uniform(2))
 
 
 def shifted_slowly(images: np.ndarray[Any, Any], moves: list[list[int]]) -> np.ndarray[Any, Any]:
