@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
 from scipy import ndimage, stats
 from torch import Tensor
 
@@ -191,16 +192,14 @@ def test_an_affine_change_by_nothing_changes_nothing() -> None:
 
 
 def test_colours_are_changed_as_pillow_does() -> None:
-    image_enhance = pytest.importorskip("PIL.ImageEnhance")
-    pillow = pytest.importorskip("PIL.Image")
     images = (photos(4) * 255).round() / 255
     for name, enhancer in (("brightness", "Brightness"), ("contrast", "Contrast"), ("saturation", "Color")):
         off = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
         found = random_colour(images, random_of(range(4)), **{**off, name: 0.5})
         factors = random_of(range(4)).between(0.5, 1.5).tolist()
         for image, factor, result in zip(images, factors, found, strict=True):
-            picture = pillow.fromarray((image * 255).byte().permute(1, 2, 0).numpy())
-            wanted = np.asarray(getattr(image_enhance, enhancer)(picture).enhance(factor)) / 255
+            picture = Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy())
+            wanted = np.asarray(getattr(ImageEnhance, enhancer)(picture).enhance(factor)) / 255
             np.testing.assert_allclose(result.permute(1, 2, 0), wanted, atol=2.5 / 255)  # Pillow rounds to bytes
 
 

@@ -41,7 +41,7 @@ def log_softmax(outputs: NDArray[Any]) -> NDArray[Any]:
 
 
 def loss_by_hand(outputs: Tensor, own: Tensor, partner: Tensor, share: NDArray[Any]) -> float:
-    """The papers' loss: share x cross entropy with the own class + (1 - share) x with the partner's, sample by sample."""
+    """The papers' loss, sample by sample: share x cross entropy with the own class, the rest x with the partner's."""
     logs = log_softmax(outputs.double().numpy())
     total = 0.0
     for i, part in enumerate(share):
@@ -242,5 +242,5 @@ def test_what_cannot_be_mixed_is_refused_with_what_to_write() -> None:
             mix(inputs, targets, random, classes=3, alpha=0)
         with pytest.raises(UsageError, match="probability between 0 and 1, got 2"):
             mix(inputs, targets, random, classes=3, p=2)
-    with pytest.raises(UsageError, match="by must be a share between 0 and 1, got 1.5"):
+    with pytest.raises(UsageError, match=r"by must be a share between 0 and 1, got 1\.5"):
         smooth(targets, classes=3, by=1.5)
