@@ -113,7 +113,7 @@ def _sheet(experiment: Experiment, stages: list[Stage], table: Any, *, several: 
     labels = [f"{experiment.id} {each}" for each in ids]
     inputs = [dict(_leaves(batch.inputs, "inputs")) for batch in (before, *after)]
     parts = [_part(key, [each.get(key) for each in inputs], labels) for key in inputs[0]]
-    if isinstance(before.targets, Tensor):
+    if before.targets is not None:
         parts.append(_targets(experiment, [batch.targets for batch in (before, *after)], labels))
     names = ", ".join(stage.name for stage in stages)
     return Sheet(f"Stage {names}" if several else "Before and after", parts)
@@ -135,7 +135,7 @@ def _part(name: str, seen: list[Any], labels: list[str]) -> Part:
     first = seen[0]
     if not isinstance(first, Tensor):
         return Part(name, f"{type(first).__name__}, not drawn", [])
-    about = f"shape {' × '.join(map(str, first.shape)) }, {str(first.dtype).removeprefix('torch.')}"
+    about = f"shape {tuple(first.shape)}, {str(first.dtype).removeprefix('torch.')}"
     if first.ndim > 4:
         return Part(name, f"{about}, not drawn", [])
     if first.ndim == 4 and first.shape[1] not in (1, 3):
@@ -189,6 +189,8 @@ def _values(values: Tensor, before: Tensor) -> list[Cell]:
 
 
 def _targets(experiment: Experiment, seen: list[Any], labels: list[str]) -> Part:
+    if other := next((each for each in seen if not isinstance(each, Tensor)), None):
+        return Part("targets", f"{type(other).__name__}, not drawn", [])
     columns = [[_target(experiment, each[place]) for place in range(len(labels))] for each in seen]
     rows = []
     for place, label in enumerate(labels):
@@ -203,7 +205,7 @@ def _target(experiment: Experiment, target: Tensor) -> str:
         value = target.item()
         return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else figure(value)
     if target.ndim > 1:
-        return f"shape {' × '.join(map(str, target.shape))}"
+        return f"shape {tuple(target.shape)}"
     largest = target.double().topk(min(_MOST_CLASSES, len(target)))
     shares = zip(largest.indices.tolist(), largest.values.tolist(), strict=True)
     return ", ".join(f"{names[place] if names else place} {share:.2f}" for place, share in shares if share > 0)
