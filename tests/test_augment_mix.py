@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,15 @@ def test_neighbours_stay_neighbours_in_batches_of_an_even_size(mix: Any, cut: in
         assert torch.equal(torch.cat([part[side] for part in parts]), whole[side])
 
 
+def test_several_tensors_are_mixed_alike_by_copies_of_the_random() -> None:
+    inputs, targets = batch(8)
+    random = random_of(range(8))
+    first, soft = mixup(inputs, targets, copy(random), alpha=1.0, classes=3)
+    second, again = mixup(2 * inputs, targets, random, alpha=1.0, classes=3)
+    torch.testing.assert_close(second, 2 * first)
+    assert torch.equal(soft, again)
+
+
 @pytest.mark.parametrize("mix", [mixup, cutmix])
 def test_another_epoch_mixes_otherwise(mix: Any) -> None:
     inputs, targets = batch(8)
@@ -238,6 +248,11 @@ def test_what_cannot_be_mixed_is_refused_with_what_to_write() -> None:
             mix(inputs, targets, random)
         with pytest.raises(UsageError, match=r"class numbers from 0 to 1 \(classes=2\)"):
             mix(inputs, targets, random, classes=2)
+        with pytest.raises(UsageError, match=r"must be one tensor, got dict; .* copy\(random\)"):
+            mix({"images": inputs}, targets, random)
+        for pool in ((inputs[:, :1], targets), (inputs, targets[:3]), (inputs[:0], targets[:0])):
+            with pytest.raises(UsageError, match=r"like those of the batch, \(7, 2, 6, 6\), got \("):
+                mix(inputs, targets, random, classes=3, among=pool)
         with pytest.raises(UsageError, match="alpha > 0, got 0"):
             mix(inputs, targets, random, classes=3, alpha=0)
         with pytest.raises(UsageError, match="probability between 0 and 1, got 2"):

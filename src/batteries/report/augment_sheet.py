@@ -189,8 +189,8 @@ def _values(values: Tensor, before: Tensor) -> list[Cell]:
 
 
 def _targets(experiment: Experiment, seen: list[Any], labels: list[str]) -> Part:
-    if other := next((each for each in seen if not isinstance(each, Tensor)), None):
-        return Part("targets", f"{type(other).__name__}, not drawn", [])
+    if others := [type(each).__name__ for each in seen if not isinstance(each, Tensor)]:
+        return Part("targets", f"{others[0]}, not drawn", [])
     columns = [[_target(experiment, each[place]) for place in range(len(labels))] for each in seen]
     rows = []
     for place, label in enumerate(labels):

@@ -10,8 +10,11 @@ share x loss with the own target + (1 - share) x loss with the partner's.
 The partner of a sample is its neighbour in the batch: first and second, third and fourth, ... The order of an epoch
 is random already, so this is as random as any pairing, and it survives whatever keeps neighbours together: resume,
 workers, batches computed in pieces, batches of an even size gathered by `accumulate`, several processes with an even
-number of samples each. With `among`, partners are drawn from given samples instead, by (seed, epoch, sample) alone:
-then nothing depends on the batch, its size or the number of processes.
+number of samples each. Other batches make other pairs, such as those of processes with an odd number of samples, and
+a stream that is sorted by class makes pairs of one class.
+
+With `among`, partners are drawn from given samples instead, by (seed, epoch, sample) alone: then nothing depends on
+the batch, its size or the number of processes.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ def mixup(
     Parameters
     ----------
     inputs
-        Shape (n, ...), floating; the type is kept.
+        Shape (n, ...), floating; the type is kept. Of several tensors, mix each with a copy of `random`.
     targets
         Class numbers, integer, shape (n,) or (n, ...); or floating targets: numbers, labels, shares of classes.
     alpha
@@ -51,8 +54,8 @@ def mixup(
     classes
         Number of classes, where targets are class numbers.
     among
-        (inputs, targets) of any number of samples to draw partners from, such as all training rows. The neighbour in
-        the batch where it is not given.
+        (inputs, targets) of at most 2**24 samples to draw partners from, such as all training rows, best where the
+        batch is. The neighbour in the batch where it is not given.
 
     Returns
     -------
@@ -62,7 +65,8 @@ def mixup(
     Raises
     ------
     UsageError
-        When inputs are integers, `classes` is missing or too small, or `alpha` or `p` is out of range.
+        When inputs are no floating tensor, those of `among` have another shape, `classes` is missing or too small, or
+        `alpha` or `p` is out of range.
 
     Example
     -------
@@ -72,9 +76,9 @@ def mixup(
     (True, [1.0, 1.0, 1.0, 1.0])
 
     """
+    partner = _Partners(inputs, random, among)
     if not inputs.is_floating_point():
         raise UsageError(f"mixup averages inputs, and {inputs.dtype} cannot hold averages; convert them with .float()")
-    partner = _Partners(inputs, random, among)
     share = torch.where(random.chance(p), random.beta(alpha), 1.0)
     soft, other = _soft(targets, classes), partner.of(targets, 1, classes)
     return _averaged(inputs, partner.of(inputs, 0), share), _averaged(soft, other, share)
@@ -111,7 +115,8 @@ def cutmix(
     Raises
     ------
     UsageError
-        When `classes` is missing or too small, or `alpha` or `p` is out of range.
+        When images are no tensor, those of `among` have another shape, `classes` is missing or too small, or `alpha`
+        or `p` is out of range.
 
     Example
     -------
@@ -121,8 +126,8 @@ def cutmix(
     True
 
     """
-    size = (images.shape[-2], images.shape[-1])
     partner = _Partners(images, random, among)
+    size = (images.shape[-2], images.shape[-1])
     pasted = inside(_box(random.beta(alpha), random.uniform(2), size), size) & random.chance(p)[:, None, None]
     share = 1 - pasted.sum(dim=(1, 2)) / (size[0] * size[1])
     soft, other = _soft(targets, classes), partner.of(targets, 1, classes)
@@ -158,7 +163,15 @@ class _Partners:
 
     def __init__(self, inputs: Tensor, random: SampleRandom, among: tuple[Tensor, Tensor] | None) -> None:
         self.among = among
+        if not isinstance(inputs, Tensor):
+            raise UsageError(
+                f"inputs to mix must be one tensor, got {type(inputs).__name__}; mix each of several with a copy of"
+                " random: copy(random)"
+            )
         if among is not None:
+            if among[0].shape[1:] != inputs.shape[1:] or not 0 < len(among[0]) == len(among[1]):
+                shapes = " and ".join(str(tuple(side.shape)) for side in among)
+                raise UsageError(f"among must be samples like those of the batch, {tuple(inputs.shape)}, got {shapes}")
             self.index = random.integers(0, len(among[0]))
             return
         n = len(inputs)
