@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from batteries.errors import UsageError
+from batteries.prepare import augment
 from batteries.prepare.augment import SampleRandom, random_shift
 from batteries.prepare.seed import derive_seed
 
@@ -247,3 +249,35 @@ def test_a_shift_of_an_image_does_not_depend_on_its_batch() -> None:
     whole = random_shift(images, SampleRandom(0, epoch=0, rows=torch.arange(8)), 2)
     alone = random_shift(images[5:6], SampleRandom(0, epoch=0, rows=torch.tensor([5])), 2)
     assert torch.equal(whole[5:6], alone)
+
+
+META = {"device": "meta"}
+IMAGES, LABELS = torch.rand(8, 3, 16, 16, **META), torch.zeros(8, dtype=torch.int64, **META)
+POOL = torch.rand(50, 3, 16, 16, **META), torch.zeros(50, dtype=torch.int64, **META)
+WITHOUT_NUMBERS: dict[str, Callable[[SampleRandom], Any]] = {
+    "random_shift": lambda random: random_shift(IMAGES, random, pixels=4),
+    "random_flip": lambda random: augment.random_flip(IMAGES, random),
+    "random_erasing": lambda random: augment.random_erasing(IMAGES, random, fill=IMAGES[0].mean(dim=0)),
+    "random_affine": lambda random: augment.random_affine(IMAGES, random, shear=5),
+    "random_colour": lambda random: augment.random_colour(IMAGES, random, hue=0.1),
+    "random_resized_crop": lambda random: augment.random_resized_crop(IMAGES, random, size=(8, 8)),
+    "mixup": lambda random: augment.mixup(IMAGES, LABELS, random, classes=3),
+    "cutmix": lambda random: augment.cutmix(IMAGES, LABELS, random, classes=3, among=POOL),
+    "smooth": lambda random: augment.smooth(LABELS, classes=3),
+    "swap_noise": lambda random: augment.swap_noise(IMAGES[:, 0, 0], random, among=POOL[0][:, 0, 0]),
+    "feature_dropout": lambda random: augment.feature_dropout(IMAGES, random),
+    "token_drop": lambda random: augment.token_drop(LABELS[:, None].expand(8, 9), random, keep=(1, 2)),
+}
+
+
+def test_every_change_is_among_those_without_numbers() -> None:
+    assert {name for name in augment.__all__ if name[0].islower()} == WITHOUT_NUMBERS.keys()
+
+
+@pytest.mark.parametrize("change", WITHOUT_NUMBERS)
+def test_no_change_reads_a_number_back_from_the_device(change: str) -> None:
+    """A device without numbers fails where one is asked for, which is where a step would wait for an accelerator."""
+    changed = WITHOUT_NUMBERS[change](SampleRandom(1, epoch=0, rows=LABELS))
+    assert all(tensor.is_meta for tensor in (changed if isinstance(changed, tuple) else (changed,)))
+    with pytest.raises(RuntimeError, match="meta"):
+        LABELS[0].item()
