@@ -58,6 +58,7 @@ def test_the_flow_by_its_verbs(trained: Path, capfd: pytest.CaptureFixture[str])
         "average toy-001 --best 2",
         "blend toy-001 toy-002 --how rank --weights 2,1",
         "submit blend-001",
+        "reproduce submission-001",
         "leaderboard submission-001 -0.5 --private",
         "test",
         "compare toy-001 toy-002",
