@@ -204,10 +204,13 @@ def _header(path: Path) -> list[str]:
 
 def csv_header(file: BinaryIO, path: Path | str) -> list[str]:
     """Return the names in the first line of a CSV, each there once. Raises PredictionsError."""
+    texts = TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
-        names = next(csv.reader(TextIOWrapper(file, encoding="utf-8-sig", newline="")), [])
+        names = next(csv.reader(texts), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise PredictionsError(f"{path}: is neither Parquet nor CSV in UTF-8 ({error})") from None
+    finally:
+        texts.detach()  # the file is the caller's to close
     if not names:
         raise PredictionsError(f"{path}: is empty; a CSV begins with a line of names, such as id,prediction")
     if twice := sorted({name for name in names if names.count(name) > 1}):
