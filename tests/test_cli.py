@@ -76,6 +76,26 @@ def test_the_flow_by_its_verbs(trained: Path, capfd: pytest.CaptureFixture[str])
     ] == []
 
 
+def test_a_submission_is_shown_beside_the_previous_one(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "toy-001"]) == 0
+    assert re.search(r"label +now\n─+\n0 +\d+\n", capfd.readouterr().out)
+    assert main(["submit", "toy-002"]) == 0
+    out = capfd.readouterr().out
+    assert "beside submission-001: 30 rows\n" in out
+    assert re.search(r"label +now +before\n─+\n0 +\d+ +\d+\n", out)
+    assert re.search(r"\d+\.\d\d% of rows have another label\n", out)
+    assert "submission-002: 30 rows of toy-002, whole numbers and texts written as they are\n" in out
+    Path("sample.csv").write_text("id,a,b,c\n" + "".join(f"{id},0.2,0.3,0.5\n" for id in range(1029, 999, -1)))
+    assert main(["submit", "toy-001", "--sample", "sample.csv", "--digits", "4"]) == 0
+    out = capfd.readouterr().out
+    assert "note: not compared: submission-002 has no columns in common with the submission\n" in out
+    assert "4 significant digits: largest change" in out
+    assert Path("runs/submission-003/submission.csv").read_text().startswith("id,a,b,c\n1029,0.")
+    assert main(["submit", "toy-002", "--sample", "sample.csv", "--against", "submission-009"]) == 2
+    assert "there is no submission or file 'submission-009'; submissions: submission-001" in capfd.readouterr().err
+    assert not Path("runs/submission-004").exists()
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ from batteries.files import read_sealed, write_sealed
 from batteries.score.entry import Entry, open_entry
 from batteries.score.ledger import Ledger
 from entries import FIRST_TEST_ID, entry_of
+from killing import HEAVY, _counted
 
 ROWS, TESTS = 120, 40
 
@@ -202,6 +206,33 @@ def test_a_submission_of_an_older_batteries_says_so(root: Path) -> None:
     with pytest.raises(UsageError, match="made by an older Batteries"):
         reproduce(made.name, root)
     assert sent(root, "toy-001").name == "submission-002"
+
+
+def _killed(root: Path, kill_at: int) -> None:
+    """Submit toy-001; die before the n-th flush, rename or removal."""
+    count = _counted(kill_at, signal.SIGKILL)
+    sent(root, "toy-001")
+    (root / "moments").write_text(str(count()))
+    os._exit(0)
+
+
+def test_killed_at_any_moment_a_submission_is_there_whole_or_not_at_all(root: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*HEAVY, "batteries.combine.submission"])
+    moment = 0
+    while not (root / "moments").exists():
+        moment += 1
+        process = context.Process(target=_killed, args=(root, moment))
+        process.start()
+        process.join(60)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        for folder in root.glob("submission-*"):
+            assert reproduce(folder.name, root).fault is None
+            assert sent(root, "toy-001").name == folder.name  # and is noted now
+            with Ledger(root) as ledger:
+                assert [row["name"] for row in ledger.submissions()] == [folder.name]
+            break
+    assert moment > 8
 
 
 # --- the command

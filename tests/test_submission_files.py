@@ -308,7 +308,7 @@ def test_ids_that_a_spreadsheet_would_run_are_kept_and_reported(first: str, tmp_
     table.with_columns(t=pl.Series([1.5, 2.5])).write_csv(tmp_path / "sent.csv")
     made = submit_file(tmp_path / "sent.csv", tmp_path / "sample.csv", tmp_path / "out.csv")
     assert made.path.read_bytes() == (tmp_path / "sent.csv").read_bytes()
-    assert "1 ids begin as a spreadsheet's formula does" in made.notes[0]
+    assert "1 of 2 ids begin as a spreadsheet's formula does" in made.notes[0]
 
 
 def test_what_is_worth_a_look_is_noted() -> None:
@@ -369,6 +369,31 @@ def test_columns_that_could_be_meant_are_not_guessed(folder: Path) -> None:
     with pytest.raises(DataError, match=r"it is not clear which are meant\. Next: rename them as in the sample"):
         submit_file("p.csv", "sample.csv", "out.csv")
     assert not Path("out.csv").exists()
+
+
+def test_of_probabilities_of_classes_the_most_probable_one_is_sent_where_one_column_is_asked(folder: Path) -> None:
+    Path("named.csv").write_bytes(b"id,label\na,cat\nb,cat\nc,dog\n")
+    Path("coded.csv").write_bytes(b"id,label\na,0\nb,0\nc,0\n")
+    Path("ours.csv").write_text(
+        "id,target,prediction_0,prediction_1,prediction_2\nb,0,0.5,0.3,0.2\na,1,0,0,1\nc,2,0,1,0\n"
+    )
+    Path("theirs.csv").write_text("id,dog,cat\na,0.4,0.6\nb,0.8,0.2\nc,0.9,0.1\n")
+    made = submit_file("ours.csv", "named.csv", "1.csv", classes=["cat", "dog", "ox"])
+    assert made.path.read_text() == "id,label\na,ox\nb,cat\nc,dog\n"
+    assert made.notes == ("the most probable class of prediction_0, prediction_1, prediction_2 is written",)
+    made = submit_file("ours.csv", "coded.csv", "2.csv")
+    assert made.path.read_text() == "id,label\na,2\nb,0\nc,1\n"
+    made = submit_file("theirs.csv", "named.csv", "3.csv", classes=["cat", "dog"])
+    assert made.path.read_text() == "id,label\na,cat\nb,dog\nc,dog\n"
+    with pytest.raises(DataError, match=r"column 'label' of the sample holds texts; name the classes"):
+        submit_file("ours.csv", "named.csv", "4.csv")
+    with pytest.raises(UsageError, match=r"3 columns of probabilities but 2 classes: cat, dog"):
+        submit_file("ours.csv", "named.csv", "4.csv", classes=["cat", "dog"])
+
+
+def test_of_two_classes_the_probability_of_the_second_is_sent_where_numbers_are_asked(folder: Path) -> None:
+    Path("p.csv").write_text("id,prediction_0,prediction_1\na,0.75,0.25\nb,0.5,0.5\nc,0,1\n")
+    assert submit_file("p.csv", "sample.csv", "out.csv").path.read_text() == "key,target\na,0.25\nb,0.5\nc,1.0\n"
 
 
 @pytest.mark.parametrize(
@@ -496,6 +521,13 @@ def test_what_is_checked_as_json_says_the_same(says: Callable[..., str], folder:
         "rows": 3,
         "first": [{"key": "a", "target": 1.5}, {"key": "b", "target": 2.5}, {"key": "c", "target": 3.5}],
         "notes": [],
+        "distribution": [
+            {
+                **dict.fromkeys(("pearson", "spearman", "spread_before", "changed", "counts", "counts_before")),
+                "column": "target",
+                "spread": {"least": 1.5, "mean": 2.5, "most": 3.5},
+            }
+        ],
         "against": None,
     }
     made = json.loads(says("submit p.csv --sample sample.csv --out out.csv --json"))

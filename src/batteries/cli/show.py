@@ -192,29 +192,36 @@ def difference(found: Difference) -> None:
     """Print how a submission differs from another one."""
     alone = f"; {found.only_now:,} rows only now, {found.only_before:,} only before"
     print(f"beside {found.against}: {found.rows:,} rows{alone if found.only_now or found.only_before else ''}")
-    numbers = [change for change in found.changes if change.spread is not None]
-    if len(numbers) > _COLUMNS:
-        numbers = sorted(numbers, key=lambda change: 1 if change.pearson is None else change.pearson)[:_COLUMNS]
-        words(f"the {_COLUMNS} columns that correlate least, of {len(found.changes)}")
-    table([line for change in numbers for line in _numbers_of(change)])
+    distribution(found.changes)
     if found.largest_changed is not None:
         print(f"{found.largest_changed:.2%} of rows have their largest number in another column")
-    for change in [change for change in found.changes if change.counts is not None][:_COLUMNS]:
+
+
+def distribution(changes: Sequence[Change]) -> None:
+    """Print a table of the columns of numbers, and one for each of labels; of many, those that correlate least."""
+    numbers = [change for change in changes if change.spread is not None]
+    if len(numbers) > _COLUMNS:
+        compared = numbers[0].spread_before is not None
+        numbers = sorted(numbers, key=lambda change: 1 if change.pearson is None else change.pearson)[:_COLUMNS]
+        words(f"{_COLUMNS} of {len(changes)} columns{', those that correlate least' if compared else ''}")
+    table([line for change in numbers for line in _numbers_of(change)])
+    for change in [change for change in changes if change.counts is not None][:_COLUMNS]:
         _labels_of(change)
 
 
 def _numbers_of(change: Change) -> Iterator[dict[str, Cell]]:
-    """Two lines: now, with the correlations, and before."""
-    for name, spread, told in ((change.column, change.spread, True), ("  before", change.spread_before, False)):
-        assert spread is not None
-        yield {
-            "column": _short(name),
-            "Pearson": _correlation(change.pearson) if told else "",
-            "Spearman": _correlation(change.spearman) if told else "",
-            "min": _short(spread.least),
-            "mean": _short(spread.mean),
-            "max": _short(spread.most),
-        }
+    """A line of now, with the correlations, and one of before, if there was one."""
+    compared = change.spread_before is not None
+    for name, spread, told in ((change.column, change.spread, compared), ("  before", change.spread_before, False)):
+        if spread is not None:
+            yield {
+                "column": _short(name),
+                "Pearson": _correlation(change.pearson) if told else "" if compared else None,
+                "Spearman": _correlation(change.spearman) if told else "" if compared else None,
+                "min": _short(spread.least),
+                "mean": _short(spread.mean),
+                "max": _short(spread.most),
+            }
 
 
 def _correlation(value: float | None) -> str:
@@ -223,17 +230,23 @@ def _correlation(value: float | None) -> str:
 
 def _labels_of(change: Change) -> None:
     """Print the commonest labels of a column, now and before."""
-    now, before = change.counts or {}, change.counts_before or {}
-    labels = sorted({*now, *before}, key=lambda label: (-now.get(label, 0), label))
+    now, before = change.counts or {}, change.counts_before
+    labels = sorted({*now, *(before or {})}, key=lambda label: (-now.get(label, 0), label))
     if len(labels) <= _LABELS:
         labels.sort()
     lines: list[dict[str, Cell]] = [
-        {change.column: _short(label), "now": now.get(label, 0), "before": before.get(label, 0)}
+        {
+            change.column: _short(label),
+            "now": now.get(label, 0),
+            "before": None if before is None else before.get(label, 0),
+        }
         for label in labels[:_LABELS]
     ]
     table(lines)
-    more = f"; {len(labels) - _LABELS} labels more" if len(labels) > _LABELS else ""
-    print(f"{change.changed:.2%} of rows have another {change.column}{more}")
+    if len(labels) > _LABELS:
+        print(f"and {len(labels) - _LABELS:,} labels more")
+    if change.changed is not None:
+        print(f"{change.changed:.2%} of rows have another {change.column}")
 
 
 def words(text: str) -> None:

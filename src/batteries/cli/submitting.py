@@ -7,6 +7,7 @@ Next:  `cli.scoring` notes what the leaderboard said.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,8 +64,7 @@ def submit(
         about = {"submission": made.name, "entry": entry, "file": str(made.path), "sha256": made.sha256}
         show.as_json({**about, **_plain(made.table, notes, found), "written": made.written})
         return
-    show.first_rows(made.table, _FIRST)
-    _say(notes, found)
+    _say(made.table, notes, found)
     show.words(f"{made.name}: {len(made.table):,} rows of {entry}, {made.written}")
     print(f"{made.path}, SHA-256 {made.sha256[:12]}")
 
@@ -102,8 +102,7 @@ def _file(
     if json:
         show.as_json({**about, **_plain(table, notes, found)})
         return
-    show.first_rows(table, _FIRST)
-    _say(notes, found)
+    _say(table, notes, found)
     show.words(end)
 
 
@@ -122,16 +121,25 @@ def _compared(
 
 
 def _plain(table: pl.DataFrame, notes: tuple[str, ...], found: Difference | None) -> dict[str, Any]:
+    from batteries.combine.preview import distribution
+
     return {
         "rows": len(table),
         "first": table.head(_FIRST).to_dicts(),
         "notes": list(notes),
+        "distribution": [asdict(column) for column in distribution(table)],
         "against": None if found is None else found.plain(),
     }
 
 
-def _say(notes: tuple[str, ...], found: Difference | None) -> None:
-    if found is not None:
+def _say(table: pl.DataFrame, notes: tuple[str, ...], found: Difference | None) -> None:
+    """Print the first rows, the distribution beside that of another submission, and what is worth a look."""
+    from batteries.combine.preview import distribution
+
+    show.first_rows(table, _FIRST)
+    if found is None:
+        show.distribution(distribution(table))
+    else:
         show.difference(found)
     for note in notes:
         show.words(f"note: {note}")

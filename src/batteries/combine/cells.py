@@ -34,9 +34,7 @@ def read_cells(path: Path) -> pl.DataFrame:
     """
     if not path.is_file():
         raise SubmissionError(f"{path} is not a file; give the path of a CSV or Parquet file")
-    with open(path, "rb") as file:
-        is_parquet = file.read(4) == b"PAR1"
-    if not is_parquet:
+    if not is_parquet(path):
         return parse_cells(path.read_bytes(), str(path))
     check_seal(path)
     try:
@@ -46,6 +44,12 @@ def read_cells(path: Path) -> pl.DataFrame:
     if frame.width < 2 or not len(frame):
         raise SubmissionError(f"{path}: has {frame.width} columns and {len(frame)} rows; it needs ids and predictions")
     return frame
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as Parquet does."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PAR1"
 
 
 def parse_cells(data: bytes, source: str) -> pl.DataFrame:

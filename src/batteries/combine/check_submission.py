@@ -163,8 +163,8 @@ def _notes(table: pl.DataFrame, sample: Sample, classes: Sequence[str]) -> list[
     formulas = sample.ids.filter(sample.ids.str.contains(_FORMULA))
     if len(formulas):
         notes.append(
-            f"{len(formulas):,} ids begin as a spreadsheet's formula does (first: {formulas.head(5).to_list()}); they"
-            " are kept as they are, so do not open the file in a spreadsheet"
+            f"{len(formulas):,} of {len(table):,} ids begin as a spreadsheet's formula does (first:"
+            f" {formulas.head(5).to_list()}); they are kept as they are, so do not open the file in a spreadsheet"
         )
     for asked in sample.asked:
         column = table[asked.name]

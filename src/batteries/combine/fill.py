@@ -115,7 +115,7 @@ def _column(asked: Asked, values: NDArray[Any], target: Target) -> pl.Series:
         raise SubmissionError("the predictions are ranks, which choose no class; submit another blend")
     codes = nearest(values) if target.is_ordered else most_probable(values)
     if asked.kind == "text" and not target.classes:
-        raise SubmissionError(f"column {asked.name!r} of the sample holds texts; add classes = (...)")
+        raise SubmissionError(f"column {asked.name!r} of the sample holds texts; name the classes: classes = (...)")
     if asked.kind != "text" and asked.example not in target.classes:
         return pl.Series(asked.name, codes)
     codes = np.clip(codes, 0, len(target.classes) - 1)  # a number may lie beyond the last class

@@ -35,7 +35,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Change:
-    """One column beside the same column before; numbers have correlations and spreads, labels shares and counts."""
+    """One column, beside the same column before; numbers have correlations and spreads, labels shares and counts."""
 
     column: str
     pearson: float | None = None
@@ -67,6 +67,15 @@ class Difference:
     def plain(self) -> dict[str, Any]:
         """As JSON-ready data."""
         return asdict(self)
+
+
+def distribution(table: pl.DataFrame) -> tuple[Change, ...]:
+    """Return what each column but the first holds, beside nothing.
+
+    >>> distribution(pl.DataFrame({"id": ["a", "b"], "label": ["x", "y"]}))[0].counts
+    {'x': 1, 'y': 1}
+    """
+    return tuple(_alone(column) for column in table.get_columns()[1:])
 
 
 def difference(now: pl.DataFrame, before: pl.DataFrame, against: str) -> Difference:
@@ -101,11 +110,21 @@ def difference(now: pl.DataFrame, before: pl.DataFrame, against: str) -> Differe
     )
 
 
+def _alone(column: pl.Series) -> Change:
+    if column.dtype.is_numeric() and not _are_labels(column):
+        return Change(column.name, spread=_spread(column))
+    return Change(column.name, counts=_counts(_texts(column)))
+
+
+def _are_labels(column: pl.Series) -> bool:
+    return column.dtype.is_integer() and column.n_unique() <= _LABELS
+
+
 def _pair(now: pl.Series, before: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Both as decimal numbers, or both as texts."""
     if now.dtype.is_numeric():
         numbers = before.cast(pl.Float64, strict=False)
-        few = now.dtype.is_integer() and max(now.n_unique(), before.n_unique()) <= _LABELS
+        few = _are_labels(now) and before.n_unique() <= _LABELS
         if not few and not numbers.null_count():
             return now.cast(pl.Float64), numbers
         if few and before.dtype == pl.String and not numbers.null_count() and (numbers == numbers.round(0)).all():

@@ -24,7 +24,7 @@ from typing import Literal
 
 import polars as pl
 
-from batteries.combine.cells import is_empty, parse_cells, read_cells
+from batteries.combine.cells import is_empty, is_parquet, parse_cells, read_cells
 from batteries.errors import SubmissionError
 
 Kind = Literal["text", "whole", "number", "probability", "bool"]
@@ -72,10 +72,8 @@ class Sample:
     def read(cls, path: Path | str) -> Sample:
         """Read a file. Raises SubmissionError when it cannot say what is asked."""
         path = Path(path)
-        frame = read_cells(path)  # refuses what is no table before its bytes are taken
-        if all(dtype == pl.String for dtype in frame.dtypes):
-            return cls.parse(path.read_bytes() if path.suffix != ".parquet" else frame.write_csv().encode(), str(path))
-        return cls.of(frame, str(path))
+        cells = read_cells(path)  # refuses what is no table before all its bytes are taken
+        return cls.of(cells, str(path)) if is_parquet(path) else cls.parse(path.read_bytes(), str(path))
 
     @classmethod
     def of(cls, table: pl.DataFrame, source: str = "the sample submission") -> Sample:

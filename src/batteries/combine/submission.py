@@ -26,7 +26,7 @@ from batteries.combine.fill import Target, fill_sample, sample_without
 from batteries.combine.lineage import lineage
 from batteries.combine.sample import Sample, as_sample
 from batteries.combine.written import Written, write_cells
-from batteries.errors import SubmissionError
+from batteries.errors import ExperimentError, SubmissionError
 from batteries.experiment import Experiment
 from batteries.experiment.predictions import Predictions
 from batteries.files import digest_file, new_folder, write_atomic, write_sealed
@@ -118,7 +118,10 @@ def _sample(
     table = experiment.sample_submission()
     if table is None:
         return sample_without(predictions, target)
-    return Sample.of(table, f"{type(experiment).__name__}.sample_submission()")
+    source = f"{type(experiment).__name__}.sample_submission()"
+    if not isinstance(table, pl.DataFrame):
+        raise ExperimentError(f"{source} must return a polars DataFrame or None, got {type(table).__name__}")
+    return Sample.of(table, source)
 
 
 def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:

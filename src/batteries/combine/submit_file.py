@@ -16,10 +16,12 @@ from pathlib import Path
 import polars as pl
 
 from batteries.combine.cells import read_cells
-from batteries.combine.check_submission import OTHER_ORDER, check_submission
+from batteries.combine.check_submission import OTHER_ORDER, Checked, check_submission
+from batteries.combine.fill import Target, fill_sample
 from batteries.combine.sample import Sample, as_sample
 from batteries.combine.written import write_cells
 from batteries.errors import SubmissionError, UsageError, some
+from batteries.experiment.prediction_files import read_predictions
 from batteries.files import write_atomic
 
 _OURS = re.compile(r"prediction(_\d+)?")
@@ -51,6 +53,9 @@ def submit_file(
 
     Columns are found by the sample's names, in any order; further ones are left out. Where the names are not
     there, one column of predictions is taken for the one that is asked, and those of a file of ours in their order.
+    Where one column is asked and the file has the probabilities of classes, in `prediction_0`, `prediction_1`, ... or
+    in columns named as `classes`, the most probable class is sent, by its name where the sample has texts; of two
+    classes the probability of the second, where it has decimal numbers or zeros.
 
     Parameters
     ----------
@@ -64,14 +69,14 @@ def submit_file(
     digits
         Significant digits of decimal numbers; by default the shortest text that reads back exactly.
     classes
-        All labels there are, where they are known.
+        All labels there are, where they are known; in the order of the columns of probabilities.
 
     Raises
     ------
     SubmissionError
         As `check_submission`.
     UsageError
-        When `out` exists or is no .csv.
+        When `out` exists or is no .csv, or there are more or fewer classes than columns of probabilities.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -89,13 +94,38 @@ def submit_file(
         raise UsageError(f"{out} exists already; choose another name, nothing is overwritten")
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}; make it first")
-    table, notes = _matched(read_cells(Path(path)), asked, str(path))
-    checked = check_submission(table, asked, classes=classes, source=str(path))
+    cells = read_cells(Path(path))
+    if columns := _of_classes(cells.columns, asked, classes):
+        checked = _chosen(Path(path), columns, asked, classes)
+        notes = [f"the most probable class of {some(columns, 5)} is written"] if len(columns) > 2 else []
+    else:
+        table, notes = _matched(cells, asked, str(path))
+        checked = check_submission(table, asked, classes=classes, source=str(path))
     written = write_cells(checked.table, asked, digits=digits)
     write_atomic(out, lambda file: file.write(written.data))
     digest = sha256(written.data).hexdigest()
     found = (_SORTED if note == OTHER_ORDER else note for note in checked.notes)
     return SubmittedFile(out, digest, written.table, (*notes, *found), written.sentence)
+
+
+def _of_classes(names: Sequence[str], sample: Sample, classes: Sequence[str]) -> list[str]:
+    """Columns of probabilities that one column is made of; none where columns are taken as they are."""
+    if len(sample.asked) > 1:
+        return []
+    if len(ours := [name for name in names if _OURS.fullmatch(name)]) > 1:
+        return ours
+    named = len(classes) > 1 and all(name in names for name in classes) and sample.names[0] not in names
+    return list(classes) if named else []
+
+
+def _chosen(path: Path, columns: Sequence[str], sample: Sample, classes: Sequence[str]) -> Checked:
+    if classes and len(classes) != len(columns):
+        raise UsageError(
+            f"{path}: {len(columns)} columns of probabilities but {len(classes)} classes: {some(classes, 5)}"
+        )
+    takes_numbers = sample.asked[0].kind in ("number", "probability")
+    target = Target("id", "target", metric="" if takes_numbers else "accuracy", classes=tuple(classes))
+    return fill_sample(read_predictions(path, columns=columns), sample, target)
 
 
 def _matched(frame: pl.DataFrame, sample: Sample, source: str) -> tuple[pl.DataFrame, list[str]]:
