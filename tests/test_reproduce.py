@@ -19,7 +19,7 @@ from scipy import stats
 import batteries as bt
 from batteries.cli.app import main
 from batteries.combine.blend import Blend
-from batteries.combine.preview import difference, previous
+from batteries.combine.preview import difference, distribution, previous
 from batteries.combine.reproduce import reproduce
 from batteries.combine.submission import Submission
 from batteries.errors import CorruptError, ExperimentError, SubmissionError, UsageError
@@ -326,6 +326,13 @@ def test_of_labels_the_changed_share_and_the_counts_are_told() -> None:
     change = difference(columns(p=now), columns(p=before), "it").changes[0]
     assert change.changed == 0.05
     assert (change.counts, change.counts_before) == ({"cat": 150, "dog": 50}, {"cat": 140, "dog": 60})
+
+
+def test_of_many_labels_the_commonest_are_counted() -> None:
+    table = pl.DataFrame({"id": range(3000), "p": ["b", "a"] * 500 + [f"c{i}" for i in range(2000)]})
+    counts = distribution(table)[0].counts
+    assert counts is not None
+    assert (len(counts), counts["a"], counts["b"], counts["c0"]) == (1000, 500, 500, 1)
 
 
 def test_codes_written_another_way_are_the_same_labels() -> None:

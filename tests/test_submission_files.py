@@ -313,11 +313,17 @@ def test_ids_that_a_spreadsheet_would_run_are_kept_and_reported(first: str, tmp_
 
 def test_what_is_worth_a_look_is_noted() -> None:
     assert notes(NUMBERS, b"id,t\na,2\nb,2\nc,2\n") == "column 't' is 2.0 in every row"
+    assert notes(SHARES, b"id,cat,dog\na,1,0\nb,1,0\nc,1,0\n") == "columns cat, dog are the same in every row"
     assert "labels that the sample has not: bird" in notes(NAMES, b"id,t\na,bird\nb,dog\nc,cat\n")
     assert "add up to 1 in each row; in 1 of 3 rows here not" in notes(
         SHARES, b"id,cat,dog\na,0.2,0.2\nb,1,0\nc,0.5,0.5\n"
     )
     assert notes(NUMBERS, b"id,t\na,1\nb,2\nc,3\n") == ""
+
+
+def test_a_sample_that_no_csv_can_hold_is_refused() -> None:
+    with pytest.raises(DataError, match="the sample submission cannot be written as CSV"):
+        Sample.of(pl.DataFrame({"id": ["a"], "t": [[0.5]]}))
 
 
 def test_a_sample_that_spells_its_labels_otherwise_is_noted() -> None:
