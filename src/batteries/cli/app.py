@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import sys
 import traceback
 import warnings
@@ -135,13 +136,19 @@ def _of_others(error: Exception, given: Sequence[str], *, told: bool) -> tuple[i
 
     place = next((given[i + 1] for i, word in enumerate(given[:-1]) if word in ("-C", "--folder")), ".")
     text, users = culprit(error, Path(place))
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and not users:
-        text = (
-            f"{error.filename}: {error.strerror}; make it writable, or work in a folder of yours: batteries -C FOLDER"
-        )
+    if isinstance(error, OSError) and error.filename is not None and not users:
+        text = _refused(error)
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     users = users or told  # its traceback stayed in the other process; our own errors rarely travel
     return (6 if memory or (isinstance(error, OSError) and not users) else 2 if users else 1), text
+
+
+def _refused(error: OSError) -> str:
+    """What to do about a file or folder that the system refuses."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "free some space" if full else "make it readable and writable, or work in a folder of yours (-C FOLDER)"
+    free = f" ({shutil.disk_usage('.').free:,} bytes free)" if full else ""
+    return f"{error.filename}: {error.strerror}{free}; what was there is untouched. Next: {advice}, and run again"
 
 
 def _rank() -> int:
