@@ -54,7 +54,7 @@ class Ended:
 def command(
     folder: Path, *arguments: str, at: int = 0, errno: int = 0, lasting: bool = False, **variables: str
 ) -> Ended:
-    """Run `batteries -C folder ...`; kill it at its n-th act, or let that act (and all later ones) fail with `errno`."""
+    """Run `batteries -C folder ...`; its n-th act fails with `errno`, or kills it; `lasting`: later ones fail too."""
     return run(folder, _batteries, [str(folder), list(arguments)], at=at, errno=errno, lasting=lasting, **variables)
 
 
@@ -82,8 +82,8 @@ def run(
         process.join()
         raise AssertionError(f"{work.__name__} {arguments} hangs")
     printed = _printed(folder, process.name).read_text(errors="replace")
-    text, _, acts = printed.rpartition("\nacts: ")
-    return Ended(process.exitcode, text if acts else printed, int(acts or 0) if text else 0)
+    text, ended, acts = printed.rpartition("\nacts: ")
+    return Ended(process.exitcode, text, int(acts)) if ended else Ended(process.exitcode, printed, 0)
 
 
 def start(
