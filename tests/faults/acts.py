@@ -102,6 +102,11 @@ def start(
     return process
 
 
+def set_clock(seconds: int) -> None:
+    """Make the clock of this process wrong by so many seconds from now on."""
+    ctypes.CDLL(None).faults_clock(ctypes.c_long(seconds))
+
+
 def _printed(folder: Path, name: str) -> Path:
     return folder.with_name(f"{folder.name}-printed-{name}.txt")  # beside, since what lies below is counted
 

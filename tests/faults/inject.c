@@ -1,4 +1,4 @@
-/* A disk that fails, or a process that dies, at the n-th thing done to files below one folder.
+/* A disk that fails, or a process that dies, at the n-th thing done to files below one folder; a clock that is wrong.
  *
  * Preloaded before libc (LD_PRELOAD), so that it sees what Python, C++, Rust and SQLite do alike. It does nothing
  * until `faults_arm` is called. A process killed in a write has written half of it, as it may happen.
@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static char folder[PATH_MAX];
@@ -149,3 +150,20 @@ ON_NAME(unlinkat, (int where, const char *path, int flags), where, path, (where,
 ON_NAME(rmdir, (const char *path), AT_FDCWD, path, (path))
 ON_NAME(mkdir, (const char *path, mode_t mode), AT_FDCWD, path, (path, mode))
 ON_NAME(mkdirat, (int where, const char *path, mode_t mode), where, path, (where, path, mode))
+
+static long ahead;
+
+/* From now on the clock of the day is wrong by so many seconds. */
+void faults_clock(long seconds) { ahead = seconds; }
+
+int clock_gettime(clockid_t which, struct timespec *now) {
+    int failed = REAL(clock_gettime)(which, now);
+    if (!failed && which == CLOCK_REALTIME) now->tv_sec += ahead;
+    return failed;
+}
+
+time_t time(time_t *into) {
+    time_t now = REAL(time)(NULL) + ahead;
+    if (into) *into = now;
+    return now;
+}

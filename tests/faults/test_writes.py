@@ -17,7 +17,7 @@ from typing import Any
 
 import acts
 import pytest
-from goals import figure, times
+from goals import FULL, figure, times
 
 import batteries as bt
 from batteries.files import digest_file
@@ -147,7 +147,7 @@ def made_again(trained: Path, folder: Path, verb: str) -> Iterator[tuple[int, Pa
     ended = acts.command(calm, *VERBS[verb])
     assert ended.code == 0, ended.text
     wanted = artefacts(calm)
-    for at in chosen(ended.acts, times(10_000, 2) * (1 if times(1, 0) else PARTS), 0):
+    for at in chosen(ended.acts, 10_000 if FULL else 2 * PARTS, 0):
         yield at, fresh(trained, folder / str(at), verb), wanted
         shutil.rmtree(folder / str(at))
 
