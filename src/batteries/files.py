@@ -50,6 +50,14 @@ def safe_name(name: str, what: str = "name") -> str:
     return name
 
 
+def inside(root: Path, name: str, what: str = "name") -> Path:
+    """Return `root/name`; raise NotSafeError where the name, or a link of that name, leads out of `root`."""
+    folder = root / safe_name(name, what)
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise NotSafeError(f"{folder} is a link that leads out of {root}, to {folder.resolve()}; copy the folder in")
+    return folder
+
+
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> str:
     """Write `path` whole, or leave it as it was; return the SHA-256 of what was written.
 

@@ -138,6 +138,8 @@ def _of_others(error: Exception, given: Sequence[str], *, told: bool) -> tuple[i
     text, users = culprit(error, Path(place))
     if isinstance(error, OSError) and error.filename is not None and not users:
         text = _refused(error)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return 2, text
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     users = users or told  # its traceback stayed in the other process; our own errors rarely travel
     return (6 if memory or (isinstance(error, OSError) and not users) else 2 if users else 1), text

@@ -18,7 +18,7 @@ import typer
 from batteries.cli import show
 from batteries.cli.options import ROOT, Call, File, Json, On, Seed, Set
 from batteries.errors import CorruptError, UsageError
-from batteries.files import safe_name
+from batteries.files import inside
 
 
 def train(
@@ -131,7 +131,7 @@ def _experiment(file: str, set_: list[str], seed: int | None, resume: str | None
         return load_experiment(".", file, overrides=overrides)
     if overrides:
         raise UsageError("--resume takes the fields of the run; leave out --set and --seed")
-    config = Run.open(ROOT / safe_name(resume, "run")).config
+    config = Run.open(inside(ROOT, resume, "run")).config
     return load_experiment(".", config["experiment"]["file"], values=config["fields"])
 
 
@@ -142,7 +142,7 @@ def verify(
     """Steps 1-4: are the files of a run those that were written?"""
     from batteries.train.verify import verify as check
 
-    findings = check(ROOT / safe_name(run, "run"))
+    findings = check(inside(ROOT, run, "run"))
     found = [
         {"file": finding.file.as_posix(), "state": finding.state, "reason": finding.reason} for finding in findings
     ]

@@ -16,7 +16,7 @@ from typing import Any
 from batteries.errors import PredictionsError, UsageError
 from batteries.experiment import Experiment, Metric, load_experiment
 from batteries.experiment.predictions import Predictions
-from batteries.files import new_folder, read_sealed, safe_name, write_sealed
+from batteries.files import inside, new_folder, read_sealed, write_sealed
 from batteries.train.record import CONFIG, configs
 
 INHERITED = ("schema", "experiment", "fields", "metric", "columns", "folds", "rows")
@@ -92,7 +92,7 @@ class Entry:
 def open_entry(root: Path | str, name: str) -> Entry:
     """Return an entry by name. Raises UsageError naming those there are."""
     root = Path(root)
-    folder = root / safe_name(name, "entry")
+    folder = inside(root, name, "entry")
     if not (folder / CONFIG).exists():
         raise UsageError(f"there is no {name!r} in {root}; entries: {', '.join(names(root)) or 'none yet'}")
     return Entry(folder, read_sealed(folder / CONFIG))

@@ -16,11 +16,11 @@ from typing import Any
 import polars as pl
 
 from batteries.config import to_plain
-from batteries.errors import ConfigError, CorruptError, DataError, ResumeError, UsageError
+from batteries.errors import ConfigError, CorruptError, DataError, NotSafeError, ResumeError, UsageError
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.load import code_digest, experiment_name, fields_of, source_file
 from batteries.experiment.predictions import column_digest
-from batteries.files import digest_file, digest_of, locked, new_folder, read_sealed, safe_name, write_sealed
+from batteries.files import digest_file, digest_of, inside, locked, new_folder, read_sealed, write_sealed
 from batteries.prepare.environment import changed_versions, provenance
 from batteries.prepare.folds import Folds
 
@@ -124,7 +124,7 @@ def open_run(
     """
     config = config_of(experiment, folds, tables)
     if resume is not None:
-        return _resumed(Run.open(root / safe_name(resume, "run")), config)
+        return _resumed(Run.open(inside(root, resume, "run")), config)
 
     def begin(folder: Path, name: str) -> None:
         write_sealed(folder / "provenance.json", provenance(root.resolve().parent, prepared=prepared))
@@ -139,12 +139,12 @@ def open_run(
 
 
 def configs(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Return the folder and config of everything in `root`, by name; a damaged one is named in a warning."""
+    """Return the folder and config of everything in `root`, by name; those damaged or elsewhere are warned of."""
     found = []
     for path in sorted(root.glob(f"[!.]*/{CONFIG}")):
         try:
-            found.append((path.parent, read_sealed(path)))
-        except CorruptError as error:
+            found.append((inside(root, path.parent.name), read_sealed(path)))
+        except (CorruptError, NotSafeError) as error:
             warnings.warn(f"{error}; going on without it", stacklevel=2)
     return found
 
