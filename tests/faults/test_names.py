@@ -192,8 +192,7 @@ def test_s3_no_secret_of_the_environment_is_written_printed_or_given_to_a_proces
     told = []
     with watched_commands() as commands:
         for variables in ({k: v for k, v in WORDS.items() if k != "BATTERIES_LEDGER"}, WORDS):
-            for arguments in calls:
-                told.append(acts.command(folder, *arguments, **variables).text)
+            told += [acts.command(folder, *arguments, **variables).text for arguments in calls]
     assert not [text for text in told if TOKEN in text]
     assert not [line for line in commands if TOKEN in line]
     hits = [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Run:
         """Open a run that exists. Raises UsageError when the folder holds none."""
         if not (folder / CONFIG).exists():
             raise UsageError(f"{folder} is not a run; runs there: {', '.join(_names(folder.parent)) or 'none'}")
-        config = read_sealed(folder / CONFIG)
+        config = read_config(folder)
         if config["kind"] != "run":
             raise UsageError(
                 f"{folder.name} is {_a(config['kind'])}, not a run; runs: {', '.join(_names(folder.parent))}"
@@ -138,13 +139,24 @@ def open_run(
         return Run.open(new_folder(root, experiment_name(experiment), begin))
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a run, an average or a blend was made of. Raises ResumeError where a newer Batteries wrote it."""
+    config = read_sealed(folder / CONFIG)
+    if config["schema"] > _SCHEMA:
+        raise ResumeError(
+            f"{folder / CONFIG}: has schema {config['schema']}, this Batteries ({version('batteries')}) reads"
+            f" {_SCHEMA} and older; use the version that wrote it"
+        )
+    return config
+
+
 def configs(root: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Return the folder and config of everything in `root`, by name; those damaged or elsewhere are warned of."""
     found = []
     for path in sorted(root.glob(f"[!.]*/{CONFIG}")):
         try:
-            found.append((inside(root, path.parent.name), read_sealed(path)))
-        except (CorruptError, NotSafeError) as error:
+            found.append((path.parent, read_config(inside(root, path.parent.name))))
+        except (CorruptError, NotSafeError, ResumeError) as error:
             warnings.warn(f"{error}; going on without it", stacklevel=2)
     return found
 
