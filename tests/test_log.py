@@ -264,7 +264,9 @@ def test_tensorboard_on_a_full_disk_is_left_out_and_keeps_what_it_had(tmp_path: 
         board = log._trackers[0]
         board._records._writer.close()  # type: ignore[attr-defined]
         board._records._writer = open("/dev/full", "wb", buffering=0)  # type: ignore[attr-defined]  # noqa: SIM115
-        with pytest.warns(UserWarning, match=r"TensorBoard failed \(OSError: .*No space left on device\); it is left out"):
+        with pytest.warns(
+            UserWarning, match=r"TensorBoard failed \(OSError: .*No space left on device\); it is left out"
+        ):
             log.write(step=2, loss=0.25)
         log.write(step=3, loss=0.2)
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
