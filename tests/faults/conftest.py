@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import acts
 import pytest
+from goals import figure
+
+BEGAN = time.monotonic()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Note how long the suite took, once."""
+    if not hasattr(session.config, "workerinput"):
+        figure("G16", minutes=round((time.monotonic() - BEGAN) / 60, 1))
 
 
 @pytest.fixture(scope="session")
