@@ -38,7 +38,7 @@ GOALS = {
     "G12": ("malformed predictions and submissions", ">= 40 kinds refused, 0 of 20 valid ones", "Kaggle's own parser"),
     "G13": ("hostile names", "60 names x every verb, 0 files outside", "MLflow: four rounds of CVEs"),
     "G14": ("secrets in the environment", "0 hits in files, messages, command lines", "kaggle's client: a warning"),
-    "G15": ("price of a safe save", "<= 1.6 x torch.save at 100 MB; a verified load <= +1.5 ms/MB", "Fabric: no digest"),
+    "G15": ("price of a safe save", "<= 1.6 x torch.save at 100 MB; verified load <= +1.5 ms/MB", "Fabric: no digest"),
     "G16": ("time of the suite", "<= 20 min on 2 cores", "-"),
 }  # fmt: skip
 """What is measured, the target, and the best figure known of another tool (FAULTS, dated 2026-11)."""
