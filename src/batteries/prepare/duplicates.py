@@ -106,7 +106,8 @@ def groups_of_pairs(n: int, pairs: Pairs) -> NDArray[np.int64]:
     links = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     _, labels = connected_components(links, directed=False)
     _, first = np.unique(labels, return_index=True)
-    return first[labels]
+    positions: NDArray[np.int64] = first[labels]
+    return positions
 
 
 @dataclass(frozen=True)
