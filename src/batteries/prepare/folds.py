@@ -199,6 +199,11 @@ def grouped_column(strategy: str) -> str | None:
     return str(ast.literal_eval(found[1])) if found else None
 
 
+def columns_of(folds: Folds) -> list[str]:
+    """Return the columns that folds were made from, the id among them."""
+    return list(json.loads(folds.about["columns"]))
+
+
 def ordered_column(strategy: str) -> str | None:
     """Return the column of time in whose order a strategy holds rows out; None for any other strategy."""
     found = re.match(rf"TimeOrdered\(column={_NAME}", strategy)
