@@ -4,8 +4,9 @@ In:    a table whose rows have any number of labels; groups that must not be par
 Out:   the fold of every row.
 Next:  `folds` writes them down.
 
-Iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011, "On the stratification of multi-label data"): the
-label with the fewest rows left is dealt first, each row to the fold that lacks most of that label.
+As in iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011, "On the stratification of multi-label data"),
+rows with rare labels are dealt first, to the fold that lacks them most. Here all labels of a row count, so that
+whole groups, which have many, can be dealt as well.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class MultiLabel:
 
     def __post_init__(self) -> None:
         check_n(self.n)
-        if not self._names() or not all(isinstance(name, str) for name in self._names()):
+        if not self.column or not all(isinstance(name, str) for name in self._names()):
             raise ConfigError(f"folds: MultiLabel needs the name of a column, or a tuple of names, got {self.column!r}")
 
     def _names(self) -> list[str]:
@@ -56,50 +57,38 @@ class MultiLabel:
         groups = np.arange(len(table)) if self.groups is None else codes(column_of(table, self.groups))
         if self.groups is not None:
             enough_groups(groups, self.groups, self.n)
-        counts = np.zeros((int(groups.max()) + 1, labels.shape[1]))
-        np.add.at(counts, groups, labels)
-        return iterative_stratification(counts, np.bincount(groups), self.n, self.seed)[groups]
+        counts = np.zeros((int(groups.max()) + 1, 1 + labels.shape[1]))
+        np.add.at(counts, groups, np.insert(labels, 0, 1, axis=1))  # rows are shared out as labels are
+        return balanced(counts, self.n, self.seed)[groups]
 
 
-def iterative_stratification(
-    labels: NDArray[np.float64], sizes: NDArray[np.int64], n: int, seed: int
-) -> NDArray[np.int64]:
-    """Return the fold of every unit.
+def balanced(counts: NDArray[np.float64], n: int, seed: int) -> NDArray[np.int64]:
+    """Return the fold of every unit, so that each column is shared out evenly.
+
+    Units are dealt from the one with the largest shares (sum of squares) on, each to the fold where the sum of squared
+    deviations from 1 / n, over all columns as shares of their totals, grows least. Ties in order are broken by the
+    seed.
 
     Parameters
     ----------
-    labels
-        Shape (units, labels): how many rows of a unit have a label; a unit is a row, or a group of rows.
-    sizes
-        Shape (units,): the rows of each.
-    n, seed
-        Folds; ties are broken by the seed.
+    counts
+        Shape (units, columns), none below 0: what a unit brings of each column; a unit is a row or a group of rows.
+
+    Raises
+    ------
+    FoldsError
+        When a fold stays empty.
 
     """
-    random = np.random.default_rng(seed)
-    order = random.permutation(len(labels))
-    fold = np.full(len(labels), -1, dtype=np.int64)
-    lacks = np.tile(labels.sum(axis=0) / n, (n, 1))
-    room = np.full(n, sizes.sum() / n)
-    left = labels.sum(axis=0)
-
-    def deal(units: NDArray[np.int64], label: int | None) -> None:
-        for unit in units:
-            wish = room if label is None else lacks[:, label]
-            best = np.flatnonzero(wish >= wish.max() - 1e-9)
-            best = best[room[best] >= room[best].max() - 1e-9]
-            chosen = best[0] if len(best) == 1 else random.choice(best)
-            fold[unit] = chosen
-            lacks[chosen] -= labels[unit]
-            room[chosen] -= sizes[unit]
-            left[:] -= labels[unit]
-
-    while (left > 0).any():
-        label = int(np.where(left > 0, left, np.inf).argmin())
-        units = order[(fold[order] < 0) & (labels[order, label] > 0)]
-        deal(units[np.argsort(-labels[units, label], kind="stable")], label)
-    rest = order[fold[order] < 0]
-    deal(rest[np.argsort(-sizes[rest], kind="stable")], None)
+    shares = counts[:, counts.any(axis=0)]
+    shares = shares / shares.sum(axis=0)
+    order = np.random.default_rng(seed).permutation(len(shares))
+    order = order[np.argsort(-(shares[order] ** 2).sum(axis=1), kind="stable")]
+    filled, fold = np.zeros((n, shares.shape[1])), np.empty(len(shares), dtype=np.int64)
+    for unit in order:
+        growth = (2 * filled + shares[unit]) @ shares[unit]  # of the sum of squares; the mean of the folds is fixed
+        fold[unit] = growth.argmin()
+        filled[fold[unit]] += shares[unit]
     if len(empty := np.setdiff1d(np.arange(n), fold)):
         raise FoldsError(f"fold {empty[0]} of {n} got no rows: labels and groups are too uneven; lower n")
     return fold
