@@ -74,5 +74,7 @@ def split(
     if check is None:
         make(loaded, ROOT)
     if not json:
-        where = ROOT / "folds.parquet" if check is None else f"nothing leaks in {check}"
-        print(f"{found.strategy}, digest {found.digest[:12]}: {where}")
+        leaks = sorted({leak.kind for leak in found.leaks})
+        but = f" but {', '.join(leaks)}, which are allowed" if leaks else ""
+        print(f"{found.strategy}, digest {found.digest[:12]}: {check or ROOT / 'folds.parquet'}")
+        show.words(f"nothing leaks{but}")
