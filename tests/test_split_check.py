@@ -21,8 +21,9 @@ from batteries.cli.app import main
 from batteries.errors import FoldsError, UsageError
 from batteries.prepare.alike import alike_rows, duplicate_groups, expected_by_chance
 from batteries.prepare.folds import Folds, make_folds
+from batteries.prepare.made_elsewhere import FromFile, Predefined
 from batteries.prepare.split_check import SplitCheck, check_split, check_split_of
-from batteries.prepare.strategies import FromFile, Grouped, HoldOut, KFold, Predefined, Stratified
+from batteries.prepare.strategies import Grouped, HoldOut, KFold, Stratified
 from batteries.prepare.time_folds import Purged, TimeOrdered
 
 
@@ -335,7 +336,7 @@ from dataclasses import dataclass
 import polars as pl
 from sklearn.datasets import load_wine
 import batteries as bt
-from batteries.prepare.strategies import FromFile
+from batteries.prepare.made_elsewhere import FromFile
 
 @dataclass(kw_only=True)
 class Wine(bt.Experiment):

@@ -51,7 +51,8 @@ def of(toy_folder: Path) -> Callable[[str], Path]:
 
 
 NOTED = """import json
-from batteries.prepare.strategies import HoldOut, Predefined
+from batteries.prepare.made_elsewhere import Predefined
+from batteries.prepare.strategies import HoldOut
 from batteries.prepare.time_folds import Purged, TimeOrdered
 
 ORDER = np.random.default_rng(1).permutation(60)

@@ -14,7 +14,8 @@ from sklearn import model_selection as sk
 
 from batteries.errors import ConfigError, FoldsError
 from batteries.prepare.folds import Folds, describe, grouped_column, make_folds, ordered_column
-from batteries.prepare.strategies import FromFile, Grouped, HoldOut, KFold, Predefined, Stratified, repeats
+from batteries.prepare.made_elsewhere import FromFile, Predefined
+from batteries.prepare.strategies import Grouped, HoldOut, KFold, Stratified, repeats
 from batteries.prepare.time_folds import Purged, TimeOrdered
 
 

@@ -29,6 +29,7 @@ from batteries.prepare.folds import MAX_CLASSES
 from batteries.prepare.pictures import SUFFIXES, Picture, Unreadable, read_pictures
 from batteries.prepare.strategies import codes, column_of
 from batteries.prepare.study.images import pixels_of
+from batteries.progress import Progress
 
 Likeness = Literal["duplicates", "near-duplicates"]
 
@@ -67,7 +68,7 @@ def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], show: bool = True) 
     apart
         Columns that are no features: id, target, groups, folds. Row numbers are left out in any case.
     show
-        Whether to show a bar while files are read.
+        Whether to show a bar while texts and images are compared.
 
     """
     names = [name for name in table.columns if name not in apart and not _row_number(table[name])]
@@ -160,10 +161,12 @@ def _near(column: pl.Series, show: bool, notes: list[str]) -> Pairs | None:
             return _near_files(column, show, notes)
         if _holds_texts(column):
             there = np.flatnonzero(column.is_not_null().to_numpy())
-            return there[near_texts(column.drop_nulls().to_list())]
+            with Progress(f"comparing {column.name}", total=1, show=show):
+                return there[near_texts(column.drop_nulls().to_list())]
     elif (pixels := pixels_of(column)) is not None:
         there = np.flatnonzero(column.is_not_null().to_numpy())
-        return there[near_images(fingerprints(pixels))]
+        with Progress(f"comparing {column.name}", total=1, show=show):
+            return there[near_images(fingerprints(pixels))]
     return None
 
 

@@ -32,7 +32,8 @@ from batteries.prepare.folds import (
     split,
     strategy_of,
 )
-from batteries.prepare.strategies import FromFile, codes, column_of
+from batteries.prepare.made_elsewhere import FromFile
+from batteries.prepare.strategies import codes, column_of
 from batteries.prepare.study.groups import groups_of
 from batteries.prepare.study.table import looks_like_classes
 from batteries.prepare.table import training_table
@@ -152,7 +153,7 @@ def check_split(
     skip
         Kinds of leaks that are not looked for.
     show
-        Whether to show a bar while image files are read.
+        Whether to show a bar while texts and images are compared.
 
     Raises
     ------
