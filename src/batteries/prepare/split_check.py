@@ -107,7 +107,7 @@ class SplitCheck:
             kinds = list(dict.fromkeys(leak.kind for leak in leaks))
             told = "\n".join(f"  {leak.sentence}" for leak in leaks)
             raise FoldsError(
-                f"what is held out is not unseen in {self.strategy}.\n{told}\n{_cure(kinds, leaks)}"
+                f"{self.strategy} lets a model see what it is judged on.\n{told}\n{_cure(kinds, leaks)}"
                 f" Or allow it: {' '.join(f'--allow {kind}' for kind in kinds)}"
             )
 
