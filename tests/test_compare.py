@@ -17,7 +17,8 @@ from batteries.experiment.predictions import Predictions
 from batteries.improve.best import best_of
 from batteries.improve.compare import Verdict, compare
 from batteries.improve.significance import corrected_t, holm
-from batteries.prepare.folds import Grouped, describe
+from batteries.prepare.folds import describe
+from batteries.prepare.strategies import Grouped
 from batteries.score.entry import Entry
 from batteries.score.noise import resampled
 

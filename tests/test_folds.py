@@ -17,17 +17,8 @@ from sklearn import model_selection as sk
 import batteries as bt
 from batteries.errors import ConfigError, CorruptError, FoldsError
 from batteries.experiment.sealed import write_table
-from batteries.prepare.folds import (
-    MAX_CLASSES,
-    Folds,
-    Grouped,
-    KFold,
-    Stratified,
-    default_strategy,
-    describe,
-    make_folds,
-    split,
-)
+from batteries.prepare.folds import MAX_CLASSES, Folds, default_strategy, describe, make_folds, split
+from batteries.prepare.strategies import Grouped, KFold, Stratified
 
 
 def table(n: int = 30, **columns: Any) -> pl.DataFrame:
@@ -171,10 +162,21 @@ def test_a_strategy_of_the_users_own_is_as_good() -> None:
 
 @pytest.mark.parametrize(
     "fold",
-    [[0, 0, 0, 0], [1, 2, 1, 2], [0, 2, 0, 2], [-1, 0, 1, 0], [0, 1, 0], [0.0, 1.0, 0.0, 1.0], [[0], [1], [0], [1]]],
+    [
+        [0, 0, 0, 0],
+        [1, 2, 1, 2],
+        [0, 2, 0, 2],
+        [-2, 0, 1, 0],
+        [-1, -1, -1, -1],
+        [0, 1, 0],
+        [0.0, 1.0, 0.0, 1.0],
+        [[0], [1], [0], [1]],
+    ],
 )
 def test_folds_with_a_gap_an_empty_one_or_another_length_are_refused(fold: Any) -> None:
-    with pytest.raises(FoldsError, match=r"folds must be numbered 0 to n - 1|4 rows need one whole number each"):
+    with pytest.raises(
+        FoldsError, match=r"folds must be numbered 0 to n - 1|4 rows need one whole number each|no row is left"
+    ):
         make_folds(table(4), Own(np.array(fold)))
 
 

@@ -21,7 +21,8 @@ from batteries.errors import DataError, UsageError
 from batteries.experiment import load_experiment
 from batteries.experiment.predictions import Predictions
 from batteries.files import read_sealed
-from batteries.prepare.folds import Folds, Stratified, make_folds
+from batteries.prepare.folds import Folds, make_folds
+from batteries.prepare.strategies import Stratified
 from batteries.score.entry import Entry, all_entries, open_entry
 from batteries.train.run import train_run
 

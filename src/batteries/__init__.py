@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from batteries.improve.shakeup import shake_up as shake_up
     from batteries.improve.shakeup import shake_up_of as shake_up_of
     from batteries.improve.significance import corrected_t as corrected_t
+    from batteries.prepare.alike import duplicate_groups as duplicate_groups
     from batteries.prepare.augment import SampleRandom as SampleRandom
     from batteries.prepare.augment import View as View
     from batteries.prepare.augment import Views as Views
@@ -80,15 +81,25 @@ if TYPE_CHECKING:
     from batteries.prepare.augment import token_drop as token_drop
     from batteries.prepare.environment import prepare_environment as prepare_environment
     from batteries.prepare.folds import Folds as Folds
-    from batteries.prepare.folds import Grouped as Grouped
-    from batteries.prepare.folds import KFold as KFold
-    from batteries.prepare.folds import Stratified as Stratified
     from batteries.prepare.folds import make_folds as make_folds
     from batteries.prepare.folds import split as split
+    from batteries.prepare.made_elsewhere import FromFile as FromFile
+    from batteries.prepare.made_elsewhere import Predefined as Predefined
+    from batteries.prepare.multilabel import MultiLabel as MultiLabel
     from batteries.prepare.new import new as new
     from batteries.prepare.seed import derive_seed as derive_seed
     from batteries.prepare.seed import seed_everything as seed_everything
+    from batteries.prepare.split_check import SplitCheck as SplitCheck
+    from batteries.prepare.split_check import check_split as check_split
+    from batteries.prepare.split_check import check_split_of as check_split_of
+    from batteries.prepare.strategies import Grouped as Grouped
+    from batteries.prepare.strategies import HoldOut as HoldOut
+    from batteries.prepare.strategies import KFold as KFold
+    from batteries.prepare.strategies import Stratified as Stratified
+    from batteries.prepare.strategies import repeats as repeats
     from batteries.prepare.study import study as study
+    from batteries.prepare.time_folds import Purged as Purged
+    from batteries.prepare.time_folds import TimeOrdered as TimeOrdered
     from batteries.report.page import write_report as write_report
     from batteries.score.agreement import agreement as agreement
     from batteries.score.board import record as record
@@ -140,30 +151,37 @@ _HOME = {
     "Experiment": "experiment",
     "Fitted": "combine.fitted",
     "Folds": "prepare.folds",
+    "FromFile": "prepare.made_elsewhere",
     "Greedy": "combine.greedy",
-    "Grouped": "prepare.folds",
+    "Grouped": "prepare.strategies",
     "Groups": "score.resample",
-    "KFold": "prepare.folds",
+    "HoldOut": "prepare.strategies",
+    "KFold": "prepare.strategies",
     "Ledger": "score.ledger",
     "LoadReport": "train.weights",
     "Loader": "train.loaders",
     "Metric": "experiment",
     "MetricLog": "train.log",
+    "MultiLabel": "prepare.multilabel",
     "NestedEstimate": "combine.nested",
     "OneCycle": "experiment.schedule",
     "Plateau": "experiment.schedule",
     "Polynomial": "experiment.schedule",
+    "Predefined": "prepare.made_elsewhere",
     "Predictions": "experiment.predictions",
+    "Purged": "prepare.time_folds",
     "Run": "train.record",
     "Sample": "combine.sample",
     "SampleRandom": "prepare.augment",
     "Search": "combine.search",
     "Shuffled": "train.samplers",
     "Simplex": "combine.simplex",
+    "SplitCheck": "prepare.split_check",
     "Stage": "experiment",
     "Steps": "experiment.schedule",
-    "Stratified": "prepare.folds",
+    "Stratified": "prepare.strategies",
     "Submission": "combine.submission",
+    "TimeOrdered": "prepare.time_folds",
     "Tracker": "train.trackers",
     "TrainState": "train.state",
     "View": "prepare.augment",
@@ -182,6 +200,8 @@ _HOME = {
     "blend_files": "combine.blend_files",
     "calibrate": "combine.calibrate",
     "calibrate_entry": "combine.calibrate",
+    "check_split": "prepare.split_check",
+    "check_split_of": "prepare.split_check",
     "check_submission": "combine.check_submission",
     "compare": "improve.compare",
     "corrected_t": "improve.significance",
@@ -189,6 +209,7 @@ _HOME = {
     "decide": "combine.decide",
     "decide_entry": "combine.decide",
     "derive_seed": "prepare.seed",
+    "duplicate_groups": "prepare.alike",
     "feature_dropout": "prepare.augment",
     "fit_blend": "combine.fit_blend",
     "fit_weights": "combine.fitted",
@@ -216,6 +237,7 @@ _HOME = {
     "record": "score.board",
     "rehearse": "train.rehearse",
     "reliability": "combine.reliability",
+    "repeats": "prepare.strategies",
     "reproduce": "combine.reproduce",
     "scores": "score.board",
     "seed_everything": "prepare.seed",

@@ -65,8 +65,9 @@ def page(figures: Path) -> str:
         "# Reliability",
         "",
         f"Measured {date.today().isoformat()} in one run of `make faults` on {os.cpu_count()} cores, Python"
-        f" {platform.python_version()}, PyTorch {version('torch')}. The suite makes disks refuse, kills processes and damages",
-        "files in earnest: [tests/faults](../tests/faults). Who could hand us a hostile file: [threats.md](threats.md).",
+        f" {platform.python_version()}, PyTorch {version('torch')}. The suite makes disks refuse, kills",
+        "processes and damages files in earnest: [tests/faults](../tests/faults). Who could hand us a hostile file:",
+        "[threats.md](threats.md).",
         "",
         "| goal | what | target | reached | best figure known of another tool |",
         "| --- | --- | --- | --- | --- |",

@@ -55,15 +55,37 @@ def study(
     print(f"{len(found.advice)} pieces of advice; the page: {page}")
 
 
-def split(experiment: File = "experiment.py", json: Json = False) -> None:
-    """Step 0: make the folds, once, and check them ever after."""
+def split(
+    experiment: File = "experiment.py",
+    check: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Check these folds instead: CSV or Parquet with id and fold.")
+    ] = None,
+    groups: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Rows of one value belong together; repeatable.")
+    ] = None,
+    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="Held-out rows must be later in it.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="LEAK", help="duplicates, near-duplicates, groups or time; repeatable.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Step 0: make the folds, once; check them for leaks now and ever after."""
     from batteries.experiment import load_experiment
     from batteries.prepare.folds import split as make
+    from batteries.prepare.split_check import check_allowed, check_split_of
 
-    folds = make(load_experiment(Path(), experiment), ROOT)
-    rows = [{"fold": fold, "rows": len(folds.held_out(fold))} for fold in range(folds.n)]
+    check_allowed(allow or ())
+    loaded = load_experiment(Path(), experiment)
+    found = check_split_of(loaded, ROOT, file=check, groups=groups or (), time=time, show=not json)
     if json:
-        show.as_json({"strategy": folds.strategy, "digest": folds.digest, "folds": rows})
-        return
-    show.table(rows)
-    print(f"{folds.strategy}, digest {folds.digest[:12]}: {ROOT / 'folds.parquet'}")
+        show.as_json(found.plain())
+    else:
+        show.split_check(found)
+    found.refuse(allow or ())
+    if check is None:
+        make(loaded, ROOT)
+    if not json:
+        leaks = sorted({leak.kind for leak in found.leaks})
+        but = f" but {', '.join(leaks)}, which are allowed" if leaks else ""
+        print(f"{found.strategy}, digest {found.digest[:12]}: {check or ROOT / 'folds.parquet'}")
+        show.words(f"nothing leaks{but}")

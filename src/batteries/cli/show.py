@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from batteries.combine.preview import Change, Difference
     from batteries.improve.compare import Comparison, Verdict
+    from batteries.prepare.split_check import FoldLine, SplitCheck
     from batteries.report.doctor import Check
     from batteries.score.board import Row
     from batteries.score.holdout import Tested
@@ -298,6 +299,32 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def split_check(found: SplitCheck) -> None:
+    """Print a line for each fold, with the balance of the target, then what is to be known of the split."""
+    table(
+        [
+            {"fold": line.fold, "rows": line.rows, "trains on": line.trains, "groups": line.groups}
+            | _balance(line, found.folds)
+            for line in found.folds
+        ]
+    )
+    for note in found.notes:
+        words(f"note: {note}")
+
+
+def _balance(line: FoldLine, folds: Sequence[FoldLine]) -> dict[str, Cell]:
+    """The shares of a few classes; of many, the one farthest from its share over all folds."""
+    if line.shares is None:
+        return {"target": brief(line.mean), "±": brief(line.deviation)}
+    few = {f"{name[:9]} %": f"{100 * share:.1f}" for name, share in line.shares.items()}
+    if len(few) == len(line.shares) <= 4:
+        return dict(few)
+    rows = sum(each.rows for each in folds)
+    over_all = {name: sum(each.rows * (each.shares or {})[name] for each in folds) / rows for name in line.shares}
+    _, name = max((abs(share - over_all[name]), name) for name, share in line.shares.items())
+    return {"most uneven": f"{name[:20]}: {100 * line.shares[name]:.1f} %, not {100 * over_all[name]:.1f} %"}
 
 
 def item(text: str, *, code: str | None = None) -> None:

@@ -89,7 +89,7 @@ def _train(
     if json:
         show.as_json({"run": run.name, "metric": found.metric.name, "valid": valid, "folds": done})
         return
-    which = "all rows out-of-fold" if done == run.num_folds else f"{done} of {run.num_folds} folds"
+    which = "all held-out rows" if done == run.num_folds else f"{done} of {run.num_folds} folds"
     print(f"{run.name}: {found.metric.name} {valid:.5f} on {which}; {run.folder}")
 
 

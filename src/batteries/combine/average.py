@@ -119,7 +119,7 @@ def average(
         for fold, checkpoints in picked.items():
             parts[fold] = means.predicted(fold, checkpoints)
             bar.advance()
-    return write_average(root, tables, parts, config)
+    return write_average(root, folds, parts, config)
 
 
 Part = tuple[Predictions, Predictions | None, dict[str, Tensor]]
@@ -251,7 +251,7 @@ CHOSEN_ON = "the fold that scores it"
 
 def write_average(
     root: Path,
-    tables: Tables,
+    folds: Folds,
     parts: Mapping[int, Part],
     config: Mapping[str, Any],
     *,
@@ -259,7 +259,7 @@ def write_average(
 ) -> Entry:
     """Make the entry of the folds in `parts`: predictions, weights with their digests, what was learned on the way."""
     complete = len(parts) == config["folds"]["n"]
-    oof = out_of_fold([part[0] for part in parts.values()], tables.train[config["columns"]["id"]], complete=complete)
+    oof = out_of_fold([part[0] for part in parts.values()], folds.covered, complete=complete)
     tests = [part[1] for part in parts.values() if part[1] is not None]
 
     def more(folder: Path) -> None:

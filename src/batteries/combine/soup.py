@@ -136,7 +136,7 @@ def soup(
             parts[fold] = pot.predicted(fold, [members[name] for name in chosen])
             bar.advance()
     learned = {"soups": [asdict(each) for each in told], "chosen_on": CHOSEN_ON}
-    return write_average(root, tables, parts, _used(config, how, picked, told), learned=learned)
+    return write_average(root, folds, parts, _used(config, how, picked, told), learned=learned)
 
 
 def soup_scores(entry: Entry) -> list[SoupOfFold]:

@@ -60,7 +60,7 @@ class Experiment:
     also: ClassVar[tuple[Metric, ...]] = ()
     """Other scores to log beside it."""
     folds: ClassVar[Any] = None
-    """How rows are held out: `KFold`, `Stratified`, `Grouped`, ...; None chooses by the target."""
+    """How rows are held out: `KFold`, `Stratified`, `Grouped`, `TimeOrdered`, ...; None chooses by the target."""
     id: ClassVar[str] = "id"
     """Column of the tables that names a row."""
     target: ClassVar[str] = "target"

@@ -171,7 +171,7 @@ def out_of_fold(parts: Iterable[Predictions], ids: pl.Series, *, complete: bool 
     parts
         One for each fold, with `folds` set.
     ids
-        All rows of the training table.
+        All rows that some fold holds out.
     complete
         Whether every id must be there.
 

@@ -169,7 +169,7 @@ def compare(
         found.append(
             replace(
                 of_rows,
-                folds=_over_folds(metric, targets, parts[0], parts[place]),
+                folds=_over_folds(metric, targets, parts[0], parts[place], first.config["folds"].get("test_share")),
                 seeds=seed_gain(first, other, metric, rows=spread(gains(metric, pair))),
                 moved=moved(parts[0].ids, targets, *both),
                 segments=() if labels is None else tuple(segments(metric, targets, *both, labels, **choice)),
@@ -213,11 +213,13 @@ def _of_rows(
     )
 
 
-def _over_folds(metric: Metric, targets: NDArray[Any], a: Predictions, b: Predictions) -> ResampledT | None:
+def _over_folds(
+    metric: Metric, targets: NDArray[Any], a: Predictions, b: Predictions, test_share: float | None
+) -> ResampledT | None:
     assert a.folds is not None, "out-of-fold predictions have folds"
     held_out = [a.folds == fold for fold in np.unique(a.folds)]
     scores = [[score_or_nan(metric, targets[rows], part.values[rows]) for part in (a, b)] for rows in held_out]
     differences = [metric.gain(new, old) for old, new in scores]
     if len(differences) < 3 or not np.isfinite(differences).all():
         return None
-    return corrected_t(differences, test_share=1 / (len(differences) - 1))
+    return corrected_t(differences, test_share=test_share or 1 / (len(differences) - 1))

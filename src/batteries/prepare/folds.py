@@ -1,158 +1,34 @@
 """Folds: which row is held out when.
 
 In:    a table with an id column; a target or group column if the strategy wants one.
-Out:   folds.parquet (id, fold), written once with digests of what it was made from, never recomputed.
+Out:   folds.parquet (id, fold, who trains), written once with digests of what it was made from, never recomputed.
 Next:  loaders turn one fold into a training and a validation set.
 """
 
 from __future__ import annotations
 
+import ast
 import json
-from dataclasses import KW_ONLY, asdict, dataclass
+import re
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from batteries.errors import ConfigError, CorruptError, FoldsError
+from batteries.errors import CorruptError, FoldsError
 from batteries.experiment import Experiment
 from batteries.experiment.predictions import column_digest
 from batteries.experiment.sealed import read_table, write_table
 from batteries.files import digest_of
+from batteries.prepare.strategies import Assigned, KFold, Strategy, Stratified, column_of
 from batteries.prepare.table import training_table
 
 MAX_CLASSES = 100
 """A whole-number target with at most this many values is taken for classes."""
-
-
-class Strategy(Protocol):
-    """What decides which row is held out when."""
-
-    def assign(self, table: pl.DataFrame) -> NDArray[np.int64]:
-        """Return the fold of every row, shape (n,)."""
-        ...
-
-    def columns(self) -> list[str]:
-        """Return the columns the folds depend on."""
-        ...
-
-
-@dataclass(frozen=True)
-class KFold:
-    """Shuffled folds of equal size (scikit-learn's KFold)."""
-
-    _: KW_ONLY
-    n: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check_n(self.n)
-
-    def columns(self) -> list[str]:
-        return []
-
-    def assign(self, table: pl.DataFrame) -> NDArray[np.int64]:
-        from sklearn.model_selection import KFold as Splitter
-
-        return _held_out(Splitter(_enough(self.n, table), shuffle=True, random_state=self.seed), table)
-
-
-@dataclass(frozen=True)
-class Stratified:
-    """Folds with the same share of every class (scikit-learn's StratifiedKFold)."""
-
-    column: str
-    _: KW_ONLY
-    n: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check_n(self.n)
-
-    def columns(self) -> list[str]:
-        return [self.column]
-
-    def assign(self, table: pl.DataFrame) -> NDArray[np.int64]:
-        from sklearn.model_selection import StratifiedKFold as Splitter
-
-        column = _column(table, self.column)
-        _enough(self.n, table)
-        counts = column.alias("value").value_counts(sort=True)
-        if (rarest := int(counts["count"].to_numpy().min())) < self.n:
-            rare = counts.filter(pl.col("count") < self.n)["value"].to_list()
-            raise FoldsError(
-                f"{len(rare)} classes of {self.column!r} have fewer rows than the {self.n} folds (the rarest {rarest};"
-                f" first: {rare[:5]}); use Stratified({self.column!r}, n={max(2, rarest)}) or KFold(n={self.n})"
-            )
-        return _held_out(Splitter(self.n, shuffle=True, random_state=self.seed), table, y=_codes(column))
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """Folds that never part a group: all rows of one patient, user or scene are held out together.
-
-    Groups are shuffled by the seed and dealt to the smallest fold, largest group first (the rule of
-    scikit-learn's GroupKFold); written here so that ties fall the same way on every machine.
-    """
-
-    column: str
-    _: KW_ONLY
-    n: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check_n(self.n)
-
-    def columns(self) -> list[str]:
-        return [self.column]
-
-    def assign(self, table: pl.DataFrame) -> NDArray[np.int64]:
-        groups = _codes(_column(table, self.column))
-        _enough(self.n, table)
-        sizes = np.bincount(groups)
-        if len(sizes) < self.n:
-            raise FoldsError(f"{self.column!r} has {len(sizes)} groups, fewer than {self.n} folds; lower n")
-        order = np.random.default_rng(self.seed).permutation(len(sizes))
-        order = order[np.argsort(-sizes[order], kind="stable")]
-        rows_in, fold_of = np.zeros(self.n, dtype=np.int64), np.zeros(len(sizes), dtype=np.int64)
-        for group in order:
-            fold_of[group] = rows_in.argmin()
-            rows_in[fold_of[group]] += sizes[group]
-        return fold_of[groups]
-
-
-def _held_out(splitter: Any, table: pl.DataFrame, y: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    folds = np.full(len(table), -1, dtype=np.int64)
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(table)), y)):
-        folds[held_out] = fold
-    return folds
-
-
-def _check_n(n: int) -> None:
-    if not isinstance(n, int) or n < 2:
-        raise ConfigError(f"folds: n must be a whole number >= 2, got {n!r}")
-
-
-def _enough(n: int, table: pl.DataFrame) -> int:
-    if len(table) < n:
-        raise FoldsError(f"the table has {len(table)} rows, fewer than {n} folds; lower n")
-    return n
-
-
-def _column(table: pl.DataFrame, name: str) -> pl.Series:
-    if name not in table.columns:
-        raise FoldsError(f"the folds need column {name!r}; the table has {', '.join(table.columns[:12])}")
-    if empty := table[name].null_count():
-        raise FoldsError(f"the folds need column {name!r}, but {empty} of its rows are empty; fill them first")
-    return table[name]
-
-
-def _codes(column: pl.Series) -> NDArray[np.int64]:
-    """Whole numbers for values, in sorted order, whatever their type."""
-    return (column.rank("dense") - 1).cast(pl.Int64).to_numpy()
 
 
 def default_strategy(table: pl.DataFrame, target: str) -> Strategy:
@@ -168,22 +44,38 @@ def default_strategy(table: pl.DataFrame, target: str) -> Strategy:
 
 @dataclass(frozen=True)
 class Folds:
-    """Row id -> fold, and what it was made from. Disjoint and complete by construction."""
+    """Row id -> fold, and what it was made from. No row is held out twice, or trains where it is held out."""
 
     ids: pl.Series
     fold: NDArray[np.int64]
-    """Shape (n,), 0 to n - 1."""
+    """Shape (n,), 0 to n - 1; -1 for rows that are never held out."""
     about: dict[str, str]
     """Strategy, and digests of the ids and of every column it depends on."""
+    trains: NDArray[np.bool_] | None = None
+    """Shape (n, folds): which rows train when a fold is held out; None where all others do."""
 
     def __post_init__(self) -> None:
         if self.fold.shape != (len(self.ids),) or self.fold.dtype.kind not in "iu":
             raise FoldsError(
                 f"{len(self.ids)} rows need one whole number each, got {self.fold.dtype} {self.fold.shape}"
             )
-        held_out = np.unique(self.fold)
-        if len(held_out) < 2 or held_out[0] != 0 or held_out[-1] != len(held_out) - 1:
-            raise FoldsError(f"folds must be numbered 0 to n - 1, each with a row, at least two; got {held_out[:12]}")
+        held_out = np.unique(self.fold[self.fold != -1])
+        if not len(held_out) or held_out[0] != 0 or held_out[-1] != len(held_out) - 1:
+            raise FoldsError(
+                f"folds must be numbered 0 to n - 1, each with a row, and -1 for rows that are never held out;"
+                f" got {np.unique(self.fold)[:12]}"
+            )
+        if self.trains is not None and self.trains.shape != (len(self.ids), self.n):
+            raise FoldsError(f"{len(self.ids)} rows in {self.n} folds need as many flags, got {self.trains.shape}")
+        if self.trains is None:
+            idle = [] if held_out[-1] or (self.fold == -1).any() else [0]
+        else:
+            idle = np.flatnonzero(~self.trains.any(axis=0)).tolist()
+            held, rows = self.fold >= 0, np.arange(len(self.fold))
+            if self.trains[rows[held], self.fold[held]].any():
+                raise FoldsError("rows train where they are held out; the strategy's assign must not let them")
+        if idle:
+            raise FoldsError(f"no row is left to train when fold {idle[0]} is held out")
 
     @property
     def n(self) -> int:
@@ -192,9 +84,31 @@ class Folds:
 
     @cached_property
     def digest(self) -> str:
-        """Names this split: equal digests mean the same rows held out together."""
+        """Names this split: equal digests mean the same rows held out together, and the same rows trained on."""
         fold = pl.Series(self.fold.astype(np.int64))
-        return digest_of([self.about, column_digest(self.ids), column_digest(fold)])
+        trains = [] if self.trains is None else [column_digest(column) for column in self._flags()]
+        return digest_of([self.about, column_digest(self.ids), column_digest(fold), *trains])
+
+    @property
+    def covered(self) -> pl.Series:
+        """Ids of the rows that some fold holds out, in the order of the table: what out-of-fold predictions cover."""
+        return self.ids.filter(pl.Series(self.fold >= 0))
+
+    @property
+    def test_share(self) -> float | None:
+        """Rows held out over rows trained on, mean of the folds, where that is not 1 / (n - 1); else None."""
+        if self.trains is None and (self.fold >= 0).all():
+            return None
+        return float(np.mean([len(self.held_out(fold)) / len(self.training(fold)) for fold in range(self.n)]))
+
+    def plain(self) -> dict[str, Any]:
+        """What a run notes of them, as JSON-ready data."""
+        share = {} if self.test_share is None else {"test_share": self.test_share}
+        return {"n": self.n, "strategy": self.strategy, "digest": self.digest, **share}
+
+    def _flags(self) -> list[pl.Series]:
+        assert self.trains is not None
+        return [pl.Series(f"trains_{fold}", self.trains[:, fold]) for fold in range(self.n)]
 
     @property
     def strategy(self) -> str:
@@ -203,7 +117,7 @@ class Folds:
 
     def training(self, fold: int) -> NDArray[np.int64]:
         """Positions in the table of the rows that train when `fold` is held out."""
-        return np.flatnonzero(self.fold != fold)
+        return np.flatnonzero(self.fold != fold if self.trains is None else self.trains[:, fold])
 
     def held_out(self, fold: int) -> NDArray[np.int64]:
         """Positions in the table of the rows of `fold`."""
@@ -220,10 +134,11 @@ class Folds:
                 )
 
     def save(self, path: Path | str) -> None:
-        """Write (id, fold) as Parquet, with the strategy and the digests in its metadata."""
+        """Write (id, fold, who trains) as Parquet, with the strategy and the digests in its metadata."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(path, pl.DataFrame({"id": self.ids, "fold": self.fold}), self.about)
+        table = pl.DataFrame({"id": self.ids, "fold": self.fold})
+        write_table(path, table if self.trains is None else table.with_columns(self._flags()), self.about)
 
     @classmethod
     def load(cls, path: Path | str) -> Folds:
@@ -237,7 +152,9 @@ class Folds:
             raise CorruptError(f"{error}. Restore it from a copy: every run here was made on these folds") from error
         if not {"strategy", "columns"} <= set(about):
             raise CorruptError(f"{path}: holds no folds but {', '.join(frame.columns[:5])}; restore it from a copy")
-        return cls(frame["id"], frame["fold"].to_numpy(), about)
+        flags = frame.drop("id", "fold")
+        trains = np.stack([flag.to_numpy() for flag in flags], axis=1) if flags.width else None
+        return cls(frame["id"], frame["fold"].to_numpy(), about, trains)
 
 
 def make_folds(table: pl.DataFrame, strategy: Strategy, *, id: str = "id", target: str | None = None) -> Folds:
@@ -247,16 +164,53 @@ def make_folds(table: pl.DataFrame, strategy: Strategy, *, id: str = "id", targe
     >>> make_folds(table, Stratified("label", n=3)).n
     3
     """
-    folds = strategy.assign(table)
+    assigned = strategy.assign(table)
+    fold, trains = (assigned.fold, assigned.trains) if isinstance(assigned, Assigned) else (assigned, None)
     named = dict.fromkeys([id, *([target] if target else []), *strategy.columns()])
-    columns = {name: column_digest(_column(table, name)) for name in named}
-    return Folds(table[id], folds, {"strategy": describe(strategy), "columns": json.dumps(columns)})
+    columns = {name: column_digest(column_of(table, name)) for name in named}
+    return Folds(table[id], fold, {"strategy": describe(strategy), "columns": json.dumps(columns)}, trains)
 
 
 def describe(strategy: Strategy) -> str:
-    """`Stratified(column='label', n=5, seed=0)`: what a file of folds is compared by."""
-    fields = ", ".join(f"{k}={v!r}" for k, v in asdict(strategy).items())  # type: ignore[call-overload]
-    return f"{type(strategy).__name__}({fields})"
+    """`Stratified(column='label', n=5, seed=0)`: what a file of folds is compared by.
+
+    A field that is None by default and by choice is left out.
+    """
+    values = [(each, getattr(strategy, each.name)) for each in fields(strategy)]  # type: ignore[arg-type]
+    told = ", ".join(
+        f"{each.name}={value!r}" for each, value in values if value is not None or each.default is not None
+    )
+    return f"{type(strategy).__name__}({told})"
+
+
+_NAME = r"('[^']*'|\"[^\"]*\")"
+
+
+def grouped_column(strategy: str) -> str | None:
+    """Return the column whose groups a strategy, as `describe` tells it, keeps together; None if there is none.
+
+    >>> grouped_column("Grouped(column='patient', n=5, seed=0)")
+    'patient'
+    """
+    found = re.search(rf"(?:^Grouped\(column|[(, ]groups)={_NAME}", strategy)
+    return str(ast.literal_eval(found[1])) if found else None
+
+
+def columns_of(folds: Folds) -> list[str]:
+    """Return the columns that folds were made from, the id among them."""
+    return list(json.loads(folds.about["columns"]))
+
+
+def ordered_column(strategy: str) -> str | None:
+    """Return the column of time in whose order a strategy holds rows out; None for any other strategy."""
+    found = re.match(rf"TimeOrdered\(column={_NAME}", strategy)
+    return str(ast.literal_eval(found[1])) if found else None
+
+
+def strategy_of(experiment: Experiment, table: pl.DataFrame) -> Strategy:
+    """Return the strategy that an experiment declares, or the one that its target suggests."""
+    declared: Strategy | None = experiment.folds
+    return declared or default_strategy(table, experiment.target)
 
 
 def split(experiment: Experiment, root: Path | str = "runs", *, table: pl.DataFrame | None = None) -> Folds:
@@ -272,7 +226,7 @@ def split(experiment: Experiment, root: Path | str = "runs", *, table: pl.DataFr
     """
     path = Path(root) / "folds.parquet"
     table = training_table(experiment) if table is None else table
-    strategy = experiment.folds or default_strategy(table, experiment.target)
+    strategy = strategy_of(experiment, table)
     if not path.exists():
         make_folds(table, strategy, id=experiment.id, target=experiment.target).save(path)
     folds = Folds.load(path)

@@ -47,7 +47,7 @@ class Entry:
 
     @property
     def rows(self) -> int:
-        """Rows of the training table, all of which out-of-fold predictions should cover."""
+        """Rows that some fold holds out, all of which out-of-fold predictions should cover."""
         return int(self.config["rows"])
 
     def oof(self, *, complete: bool = False) -> Predictions:

@@ -7,13 +7,12 @@ Next:  the board, the test set and `compare` draw rows accordingly.
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import polars as pl
 
 from batteries.errors import DataError, UsageError, some
 from batteries.experiment import Experiment
+from batteries.prepare.folds import grouped_column
 from batteries.prepare.table import test_table, training_table
 from batteries.score.entry import Entry
 from batteries.score.resample import Blocks, Groups, Resampling, Rows
@@ -97,5 +96,4 @@ def _groups(labels: pl.Series, name: str) -> Groups:
 
 def grouped_by(entry: Entry) -> str | None:
     """Return the column whose groups the folds of an entry keep together, if they do."""
-    found = re.match(r"Grouped\(column='([^']*)'", entry.config["folds"].get("strategy", ""))
-    return found[1] if found else None
+    return grouped_column(entry.config["folds"].get("strategy", ""))

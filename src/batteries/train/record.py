@@ -181,12 +181,12 @@ def config_of(experiment: Experiment, folds: Folds, tables: Tables) -> dict[str,
         "metric": {"name": experiment.metric.name, "higher_is_better": experiment.metric.higher_is_better},
         "also": [metric.name for metric in experiment.also],
         "columns": {"id": experiment.id, "target": experiment.target},
-        "folds": {"n": folds.n, "strategy": folds.strategy, "digest": folds.digest},
+        "folds": folds.plain(),
         "data": tables.digests(),
         "code": code_digest(experiment),
     }
     identity = digest_of({**decides, "fields": _deciding(decides)})
-    return {**decides, "rows": len(tables.train), "identity": identity}
+    return {**decides, "rows": len(folds.covered), "identity": identity}
 
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:

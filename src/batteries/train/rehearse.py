@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from batteries.errors import Interrupted
 from batteries.experiment import Batch, Experiment, Metric, Stage
 from batteries.experiment.predictions import Predictions
-from batteries.prepare.folds import Folds, default_strategy, make_folds
+from batteries.prepare.folds import Folds, make_folds, strategy_of
 from batteries.prepare.table import test_table, training_table
 from batteries.train.device import Device
 from batteries.train.distributed import pick_device
@@ -127,7 +127,7 @@ def _rehearsed(experiment: Experiment, place: Device, say: Say) -> Rehearsal:
     stages = experiment.checked_stages()
     whole = Tables(training_table(experiment), test_table(experiment))
     whole.check_targets(experiment)
-    strategy = experiment.folds or default_strategy(whole.train, experiment.target)
+    strategy = strategy_of(experiment, whole.train)
     folds = make_folds(whole.train, strategy, id=experiment.id, target=experiment.target)
     few = Few.of(experiment, stages, whole, folds)
     if place.is_main:

@@ -27,7 +27,7 @@ from batteries.errors import (
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.predictions import Predictions, out_of_fold
 from batteries.files import forget_folder, locked, refusing, sweep
-from batteries.prepare.folds import split
+from batteries.prepare.folds import Folds, split
 from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
 from batteries.train.checkpoint import Checkpoint, has_checkpoints
@@ -131,7 +131,7 @@ class _Running:
                 _train_folds(trainer, todo)
             finally:
                 if place.is_main and run.finished_folds() and not _collected(run):
-                    collect(experiment, run, tables)
+                    collect(run, split_, tables)
         return run
 
     def _hold(self, run: Run, stack: ExitStack, *, new: bool) -> _Log:
@@ -310,12 +310,12 @@ def _predict_fold(trainer: Trainer, fold: int, stage: Stage, checkpoint: Checkpo
     return trainer.device.first(lambda: write_fold(folder, oof, test, experiment=trainer.experiment, notes=notes))
 
 
-def collect(experiment: Experiment, run: Run, tables: Tables) -> None:
-    """Join the finished folds: `oof.parquet` with every row once, `test.parquet` with the mean over the folds."""
+def collect(run: Run, folds: Folds, tables: Tables) -> None:
+    """Join the finished folds: `oof.parquet` with every row that is held out, `test.parquet` with their mean."""
     done = run.finished_folds()
     parts = [Predictions.load(run.fold_folder(fold) / "oof.parquet") for fold in done]
     complete = len(done) == run.num_folds
-    oof = out_of_fold(parts, tables.train[experiment.id], complete=complete)
+    oof = out_of_fold(parts, folds.covered, complete=complete)
     oof = Predictions(oof.ids, oof.values, targets=oof.targets, folds=oof.folds, about={**oof.about, "run": run.name})
     tests = [run.fold_folder(fold) / "test.parquet" for fold in done]
     if tables.test is not None:
