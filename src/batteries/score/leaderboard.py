@@ -29,7 +29,7 @@ def leaderboard(submission: str, score: float, root: Path | str = "runs", *, pri
     """
     if not isfinite(score):
         raise DataError(f"a leaderboard score must be a finite number, got {score}")
-    if not (Path(root) / "ledger.db").exists():
+    if not Ledger.exists(root):
         raise UsageError(f"{root} has no ledger; make a submission first: batteries submit ENTRY")
     with Ledger(root) as ledger:
         known = {row["name"]: row for row in ledger.submissions()}
