@@ -148,7 +148,7 @@ def _row(entry: dict[str, Any], events: Sequence[dict[str, Any]]) -> Row:
 
 
 def restore(root: Path | str = "runs") -> int:
-    """Enter every entry and submission that the folders hold and the ledger lacks; return how many entries there are."""
+    """Enter every entry and submission of the folders that the ledger lacks; return how many entries there are."""
     root = Path(root)
     entries = all_entries(root)
     for entry in entries:
