@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -15,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from batteries.errors import BusyError, CorruptError, ResumeError, UsageError
+from batteries.errors import BatteriesError, BusyError, CorruptError, ResumeError, UsageError
 from batteries.score import database
 from batteries.score.journal import Journal
 from batteries.score.ledger import Ledger
+from batteries.score.recover import check, recover
 from postgres import PASSWORD, Server
 from processes import free_port
 from test_ledger import add, both, config
@@ -284,3 +286,94 @@ def test_a_row_that_was_changed_or_taken_away_is_noticed(tmp_path: Path) -> None
             if message:
                 with pytest.raises(CorruptError, match=message):
                     ledger.looks() if "looks" in change else ledger.scores()
+
+
+# --- check and recover
+
+
+def flipped(path: Path, generator: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
+    path.write_bytes(data)
+
+
+def test_one_flipped_bit_is_refused_rebuilt_or_harmless_but_never_believed(tmp_path: Path) -> None:
+    flips, generator = int(os.environ.get("BATTERIES_TEST_FLIPS", "60")), random.Random(7)
+    whole = tmp_path / "whole"
+    before = filled(whole)
+    refused = 0
+    for number in range(flips):
+        root = tmp_path / f"damaged-{number}"
+        shutil.copytree(whole, root)
+        flipped(root / "ledger.db", generator)
+        try:
+            assert everything(root) == before, number
+        except BatteriesError:
+            refused += 1
+            if number % 2:  # without its journal, what can be read in the file is all there is
+                assert recover(root).kept == root / "ledger-damaged-1.db"
+                assert everything(root) == before, number
+        shutil.rmtree(root)
+    print(f"{flips} flips: {refused} refused, {flips - refused} harmless")
+    assert 0 < refused < flips
+
+
+def test_a_truncated_file_is_refused_or_rebuilt(tmp_path: Path) -> None:
+    whole, generator = tmp_path / "whole", random.Random(8)
+    before = filled(whole)
+    size = (whole / "ledger.db").stat().st_size
+    for length in [0, 1, 99, 100, 4096, size - 1, *(generator.randrange(size) for _ in range(10))]:
+        root = tmp_path / f"cut-{length}"
+        shutil.copytree(whole, root)
+        os.truncate(root / "ledger.db", length)
+        try:
+            assert everything(root) == before, length
+        except BatteriesError:
+            recover(root)
+            assert everything(root) == before, length
+
+
+@both
+def test_a_flipped_bit_in_the_journal_is_found_and_mended(tmp_path: Path) -> None:
+    before, generator = filled(tmp_path), random.Random(9)
+    assert check(tmp_path).problems + check(tmp_path).notes == ()
+    flipped(tmp_path / "ledger.jsonl", generator)
+    assert everything(tmp_path) == before
+    assert "1 lines are damaged" in check(tmp_path).notes[0]
+    recover(tmp_path)
+    assert check(tmp_path).notes == ()
+    assert everything(tmp_path) == before
+
+
+def test_without_its_journal_a_damaged_file_gives_back_what_is_intact_in_it(tmp_path: Path) -> None:
+    before = filled(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute("UPDATE scores SET value = 0.9 WHERE number = 1")
+        connection.commit()
+    (tmp_path / "ledger.jsonl").unlink()
+    with pytest.raises(CorruptError, match="run: batteries ledger recover"):
+        everything(tmp_path)
+    found = recover(tmp_path)
+    assert found.kept == tmp_path / "ledger-damaged-1.db"
+    after = everything(tmp_path)
+    wanted = [row for row in before["scores"] if row["number"] != 1]
+    assert [row["at"] for row in after["scores"]] == [row["at"] for row in wanted]
+    assert {name: after[name] for name in TABLES if name != "scores"} == {
+        name: before[name] for name in TABLES if name != "scores"
+    }
+    assert check(tmp_path).notes == ()
+
+
+def test_a_damaged_database_on_a_server_is_left_alone(
+    tmp_path: Path, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy import text
+
+    monkeypatch.setenv("BATTERIES_LEDGER", postgres.make("damaged"))
+    before = filled(tmp_path)
+    with Ledger(tmp_path) as ledger, ledger.database.transaction(writes=True) as connection:
+        connection.execute(text("UPDATE scores SET rows = 9"))
+    with pytest.raises(CorruptError, match="or name an empty one: it takes in all that"):
+        recover(tmp_path)
+    monkeypatch.setenv("BATTERIES_LEDGER", postgres.make("empty"))
+    assert everything(tmp_path) == before
