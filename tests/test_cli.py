@@ -18,7 +18,7 @@ from batteries.errors import DataError, Interrupted, PeerError
 
 VERBS = """
 new study split train verify scores average blend stack calibrate decide pseudo
-submit leaderboard test compare report demo
+submit leaderboard test compare report demo ledger
 """.split()
 
 
