@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -35,6 +36,10 @@ from test_ledger_faults import everything, filled
 ROOT = Path("runs")
 
 # --- export and import of the ledger itself
+
+
+def unnumbered(tables: dict[str, Any]) -> dict[str, Any]:
+    return {name: [{**row, "number": None} for row in rows] for name, rows in tables.items()}
 
 
 @both
@@ -70,7 +75,7 @@ def test_an_exported_ledger_enters_another_once(tmp_path: Path) -> None:
     rows = export("all.json", ROOT)
     other = tmp_path / "other"
     assert [import_rows("all.json", other) for _ in range(2)] == [rows, 0]
-    assert everything(other) == before
+    assert unnumbered(everything(other)) == unnumbered(before)  # numbers are those of the database
     assert everything(ROOT) == before
 
 
@@ -140,7 +145,12 @@ def test_predictions_of_another_tool_are_an_entry_that_takes_part_in_everything(
     assert rows["logistic"].group == rows["toy-001"].group
     assert not [finding for finding in verify(entry.folder) if finding.bad]
     for line in (
-        *("scores", "blend toy-001 logistic", "blend logistic toy-001 --how greedy", "stack logistic toy-001"),
+        *(
+            "scores",
+            "blend toy-001 logistic",
+            "blend logistic toy-001 --fit greedy",
+            "stack logistic toy-001 --model logistic",
+        ),
         *("compare toy-001 logistic --draws 200", "submit logistic", "submit blend-001", "test logistic", "report"),
         *("leaderboard submission-001 0.9", "ledger check", "ledger recover", "verify logistic"),
     ):

@@ -41,7 +41,7 @@ def check(json: Json = False) -> None:
             {"place": found.place, "rows": found.rows, "problems": list(found.problems), "notes": list(found.notes)}
         )
     else:
-        print(f"{found.place}: {_counts(found.rows)}")
+        show.words(f"{found.place}: {_counts(found.rows)}")
         for line in (*found.problems[1:], *found.notes):
             show.words(line)
     if found.problems:
@@ -63,8 +63,8 @@ def recover(json: Json = False) -> None:
         show.as_json({"kept": kept, "rows": found.rows, "salvaged": found.salvaged, "entries": found.entries})
         return
     if found.kept is not None:
-        print(f"the damaged file is kept as {found.kept}; {found.salvaged} rows came from it alone")
-    print(f"the ledger has {_counts(found.rows)}; {found.entries} entries are in the folders")
+        show.words(f"the damaged file is kept as {found.kept}; {found.salvaged} rows came from it alone")
+    print(f"the ledger has {_counts(found.rows)}")
 
 
 @ledger.command()
