@@ -125,6 +125,10 @@ def _enter(outside: list[Outside], file: str, id: str | None, *, json: bool) -> 
         return
     for entry in entries:
         print(f"{entry.name}: {experiment.metric.name} {scores[entry.name]:.5f}; {entry.folder}")
+        if entry.test() is None:
+            show.words(
+                f"{entry.name} has no test predictions: it blends with entries that have none, and is not submitted"
+            )
 
 
 def _counts(rows: dict[str, int]) -> str:
