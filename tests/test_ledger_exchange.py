@@ -213,6 +213,22 @@ def test_predictions_without_folds_or_for_a_test_table_that_is_not_there_are_ref
         import_entry(LOGISTIC, bt.load_experiment("."), ROOT)
 
 
+def test_entries_come_back_from_their_folders_and_one_that_cannot_be_scored_is_named(
+    outside: bt.Experiment, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ledger", "import", "theirs"]) == 0
+    before = bt.scores(ROOT)
+    for name in ("ledger.db", "ledger.jsonl"):
+        (ROOT / name).unlink()
+    shutil.move("experiment.py", "elsewhere.py")
+    with pytest.warns(UserWarning, match=r"logistic is not entered: .* has no experiment\.py"):
+        assert main(["ledger", "recover"]) == 0
+    assert "the ledger has 0 entries" in capfd.readouterr().out
+    shutil.move("elsewhere.py", "experiment.py")
+    assert main(["ledger", "recover"]) == 0
+    assert bt.scores(ROOT) == before
+
+
 def test_a_folder_of_predictions_is_read_as_pairs(tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir()
