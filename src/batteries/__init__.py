@@ -107,6 +107,9 @@ if TYPE_CHECKING:
     from batteries.score.entry import Entry as Entry
     from batteries.score.entry import open_entry as open_entry
     from batteries.score.holdout import test as test
+    from batteries.score.imported import Outside as Outside
+    from batteries.score.imported import import_entry as import_entry
+    from batteries.score.imported import outside_in as outside_in
     from batteries.score.leaderboard import leaderboard as leaderboard
     from batteries.score.ledger import Ledger as Ledger
     from batteries.score.resample import Blocks as Blocks
@@ -165,6 +168,7 @@ _HOME = {
     "MultiLabel": "prepare.multilabel",
     "NestedEstimate": "combine.nested",
     "OneCycle": "experiment.schedule",
+    "Outside": "score.imported",
     "Plateau": "experiment.schedule",
     "Polynomial": "experiment.schedule",
     "Predefined": "prepare.made_elsewhere",
@@ -213,6 +217,7 @@ _HOME = {
     "feature_dropout": "prepare.augment",
     "fit_blend": "combine.fit_blend",
     "fit_weights": "combine.fitted",
+    "import_entry": "score.imported",
     "leaderboard": "score.leaderboard",
     "load_experiment": "experiment",
     "load_weights": "train.weights",
@@ -221,6 +226,7 @@ _HOME = {
     "nested": "combine.nested",
     "new": "prepare.new",
     "open_entry": "score.entry",
+    "outside_in": "score.imported",
     "parameter_groups": "train.groups",
     "pick_device": "train.distributed",
     "prepare_environment": "prepare.environment",

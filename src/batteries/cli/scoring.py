@@ -24,8 +24,9 @@ def scores(json: Json = False) -> None:
     from batteries.score.board import restore
     from batteries.score.board import scores as board
     from batteries.score.entry import all_entries
+    from batteries.score.ledger import Ledger
 
-    if not (ROOT / "ledger.db").exists() and all_entries(ROOT):
+    if not Ledger.exists(ROOT) and all_entries(ROOT):
         found = f"{ROOT}/ledger.db was lost; {restore(ROOT)} entries are entered again from their folders"
         print(f"warning: {found}; leaderboard scores, test scores and looks are not", file=sys.stderr)
     rows = board(ROOT)

@@ -29,7 +29,7 @@ from batteries.combine.written import Written, write_cells
 from batteries.errors import ExperimentError, SubmissionError
 from batteries.experiment import Experiment
 from batteries.experiment.predictions import Predictions
-from batteries.files import digest_file, new_folder, write_atomic, write_sealed
+from batteries.files import digest_file, new_folder, read_sealed, write_atomic, write_sealed
 from batteries.score.board import submissions
 from batteries.score.entry import Entry
 from batteries.score.ledger import Ledger
@@ -135,7 +135,14 @@ def _noted(folder: Path, entry: Entry, digest: str, checked: Checked, written: W
     made = Submission(folder / FILE, entry.name, digest, written.table, checked.notes, written.sentence)
     with Ledger(folder.parent) as ledger:
         ledger.add_entry(entry.config)
-        ledger.add_submission(made.name, entry=entry.name, file=FILE, sha256=made.sha256, rows=len(made.table))
+        ledger.add_submission(
+            made.name,
+            entry=entry.name,
+            file=FILE,
+            sha256=made.sha256,
+            rows=len(made.table),
+            record=read_sealed(folder / RECORD),
+        )
     return made
 
 

@@ -7,6 +7,7 @@ Next:  `batteries scores` and the report print them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from batteries.errors import UsageError
+from batteries.errors import BatteriesError, UsageError
 from batteries.experiment import Experiment, Metric
 from batteries.files import read_sealed
 from batteries.score.entry import Entry, all_entries
@@ -102,12 +103,15 @@ def scores(root: Path | str = "runs") -> list[Row]:
 
     """
     root = Path(root)
-    if not (root / "ledger.db").exists():
+    if not Ledger.exists(root):
         raise UsageError(f"{root} has no ledger; batteries train makes it, or enters what is complete there already")
     with Ledger(root) as ledger:
         entries, events = ledger.entries(), ledger.scores()
     if not entries:
-        raise UsageError(f"{root} has a ledger without entries; train something first: batteries train")
+        raise UsageError(
+            f"the ledger of {root} has no entries; train something first: batteries train, or enter what the folders"
+            " hold: batteries ledger recover"
+        )
     rows = [_row(entry, [e for e in events if e["entry"] == entry["name"]]) for entry in entries]
     newest = {row.group: place for place, row in enumerate(rows)}
     return sorted(rows, key=lambda row: (-newest[row.group], row.missing_folds, _direction(row).order(row.valid)))
@@ -145,18 +149,24 @@ def _row(entry: dict[str, Any], events: Sequence[dict[str, Any]]) -> Row:
 
 
 def restore(root: Path | str = "runs") -> int:
-    """Enter every entry and submission of the folders into the ledger again; return how many entries there are.
+    """Enter every entry and submission of the folders that the ledger lacks; return how many entries there are.
 
-    What only the ledger knew does not come back: leaderboard and test scores, and how often the test set was looked at.
+    An entry that cannot be scored, as its experiment's file was changed, is named in a warning.
     """
-    root = Path(root)
-    entries = all_entries(root)
-    for entry in entries:
-        record(entry, entry.experiment(), root)
+    root, done = Path(root), 0
+    for entry in all_entries(root):
+        try:
+            record(entry, entry.experiment(), root)
+            done += 1
+        except BatteriesError as error:
+            warnings.warn(f"{entry.name} is not entered: {error}", stacklevel=2)
     with Ledger(root) as ledger:
+        known = {row["name"] for row in ledger.entries()}
         for made in submissions(root):
-            ledger.add_submission(**{key: made[key] for key in ("name", "entry", "file", "sha256", "rows")})
-    return len(entries)
+            if made["entry"] in known:
+                about = {key: made[key] for key in ("name", "entry", "file", "sha256", "rows")}
+                ledger.add_submission(**about, record=made)
+    return done
 
 
 def submissions(root: Path | str = "runs") -> list[dict[str, Any]]:
