@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from batteries.errors import DataError, UsageError
 from batteries.score.ledger import Ledger
@@ -29,13 +30,9 @@ def leaderboard(submission: str, score: float, root: Path | str = "runs", *, pri
     """
     if not isfinite(score):
         raise DataError(f"a leaderboard score must be a finite number, got {score}")
-    if not (Path(root) / "ledger.db").exists():
-        raise UsageError(f"{root} has no ledger; make a submission first: batteries submit ENTRY")
+    made = find_submission(submission, root)
     with Ledger(root) as ledger:
-        known = {row["name"]: row for row in ledger.submissions()}
-        if submission not in known:
-            raise UsageError(f"there is no submission {submission!r}; submissions: {', '.join(known) or 'none yet'}")
-        entry = next(row for row in ledger.entries() if row["name"] == known[submission]["entry"])
+        entry = next(row for row in ledger.entries() if row["name"] == made["entry"])
         ledger.add_score(
             entry["name"],
             "private" if private else "public",
@@ -45,3 +42,14 @@ def leaderboard(submission: str, score: float, root: Path | str = "runs", *, pri
             submission=submission,
         )
     return str(entry["name"])
+
+
+def find_submission(name: str, root: Path | str = "runs") -> dict[str, Any]:
+    """Return what the ledger says of a submission. Raises UsageError naming those there are."""
+    if not (Path(root) / "ledger.db").exists():
+        raise UsageError(f"{root} has no ledger; make a submission first: batteries submit ENTRY")
+    with Ledger(root) as ledger:
+        known = {row["name"]: row for row in ledger.submissions()}
+    if name not in known:
+        raise UsageError(f"there is no submission {name!r}; submissions: {', '.join(known) or 'none yet'}")
+    return known[name]
