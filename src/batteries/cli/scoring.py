@@ -8,8 +8,9 @@ Next:  what to try next.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,30 +18,71 @@ from batteries.cli import show
 from batteries.cli.options import ROOT, Json
 from batteries.errors import UsageError
 
+if TYPE_CHECKING:
+    from batteries.score.board import Row
 
-def scores(json: Json = False) -> None:
-    """Step 5: the board: validation, leaderboard, test, gaps."""
-    from batteries.score.agreement import agreement
-    from batteries.score.board import restore
+
+def scores(
+    sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="valid, public, test, gap, age, ...")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option("--filter", metavar="TEXT", help="A word, or FIELD=VALUE; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most entries of each table.")] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Every column, however wide.")] = False,
+    json: Json = False,
+) -> None:
+    """Step 5: the board: validation, leaderboard, test, gaps, changes."""
     from batteries.score.board import scores as board
+    from batteries.score.select import select
+
+    _restore()
+    every = board(ROOT)
+    rows = select(every, sort=sort, keep=keep or (), limit=limit)
+    if json:
+        show.as_json([row.plain() for row in rows])
+        return
+    if not rows:
+        print(f"none of {len(every)} entries fits --filter {' '.join(keep or ())}")
+        return
+    _tables(rows, wide=wide)
+    if len(rows) < len(every):
+        print(f"{len(rows)} of {len(every)} entries; ranks are among all")
+    _agreements()
+    for row in rows:
+        if row.missing_folds:
+            print(f"{row.name}: folds {row.folds}; train the others: batteries train --resume {row.run}")
+
+
+def _restore() -> None:
+    """Write a lost ledger again from the folders, and say what they do not hold."""
+    from batteries.score.board import restore
     from batteries.score.entry import all_entries
 
     if not (ROOT / "ledger.db").exists() and all_entries(ROOT):
         found = f"{ROOT}/ledger.db was lost; {restore(ROOT)} entries are entered again from their folders"
         print(f"warning: {found}; leaderboard scores, test scores and looks are not", file=sys.stderr)
-    rows = board(ROOT)
-    if json:
-        show.as_json([row.plain() for row in rows])
-        return
+
+
+def _tables(rows: Sequence[Row], *, wide: bool) -> None:
+    from batteries.cli.board import board, seeds
+
+    left_out = False
     for _, group in groupby(rows, key=lambda row: row.group):
-        show.board(list(group))
-    print("valid: of all out-of-fold rows; ±: one s.d. over resampled rows, over folds")
+        left_out = board(list(group), wide=wide) or left_out
+    more = "; more columns: --wide" if left_out else ""
+    show.words(f"valid: of all out-of-fold rows; ±: one s.d. over resampled rows, over folds{more}")
+    if any(row.level for row in rows):
+        show.words("≈: within two s.d. of the best, by rows; which is better says: batteries compare")
+    seeds(rows)
+
+
+def _agreements() -> None:
+    """Say whether validation foretells the leaderboards."""
+    from batteries.score.agreement import agreement
+
     for part in ("public", "private"):
         if agreed := agreement(ROOT, board=part):
             show.words(agreed.sentence)
-    for row in rows:
-        if row.missing_folds:
-            print(f"{row.name}: folds {row.folds}; train the others: batteries train --resume {row.run}")
 
 
 def leaderboard(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from batteries.improve.compare import Comparison, Verdict
-    from batteries.score.board import Row
     from batteries.score.holdout import Tested
     from batteries.train.rehearse import Rehearsal
     from batteries.train.verify import Finding
@@ -27,8 +26,11 @@ def as_json(data: object) -> None:
     print(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False))
 
 
-def table(rows: Sequence[Mapping[str, Cell]]) -> None:
-    """Print rows under their keys; columns that are empty throughout are left out."""
+def table(rows: Sequence[Mapping[str, Cell]], *, width: int | None = None, words: str | None = None) -> None:
+    """Print rows under their keys; columns that are empty throughout are left out.
+
+    They fit the terminal, or `width`. Figures stand at the right; the first column and the column `words` at the left.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -36,39 +38,17 @@ def table(rows: Sequence[Mapping[str, Cell]]) -> None:
     names = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for position, name in enumerate(names):
-        drawn.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
+        drawn.add_column(name, justify="left" if position == 0 or name == words else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*(_text(row[name]) for name in names))
-    Console(highlight=False, markup=False).print(drawn)
+        drawn.add_row(*(text(row[name]) for name in names))
+    Console(highlight=False, markup=False, width=width).print(drawn)
 
 
-def _text(cell: Cell) -> str:
+def text(cell: Cell) -> str:
+    """A cell as it is printed."""
     if cell is None:
         return "-"
     return f"{cell:.5f}" if isinstance(cell, float) else str(cell)
-
-
-def board(rows: Sequence[Row]) -> None:
-    """Print entries of one metric and split, and which these are."""
-    partly = any(row.missing_folds for row in rows)
-    table(
-        [
-            {
-                "entry": row.name,
-                "folds": row.folds if partly else None,
-                "valid": row.valid,
-                "±rows": brief(row.noise),
-                "±folds": brief(row.fold_deviation),
-                "public": row.public,
-                "private": row.private,
-                "test": row.test,
-                "gap": signed(row.gap),
-            }
-            for row in rows
-        ]
-    )
-    up = "higher" if rows[0].higher_is_better else "lower"
-    print(f"{rows[0].metric}, {up} is better; folds {rows[0].split[:12]}")
 
 
 def tested(results: Sequence[Tested]) -> None:
