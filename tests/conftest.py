@@ -10,6 +10,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from postgres import backend as backend
+from postgres import postgres as postgres
+
 HERE = Path(__file__).parent
 
 torch.set_num_threads(1)  # before any fixture trains: sums depend on the number of threads
@@ -27,10 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def quiet_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeds are fixed, the working folder is temporary."""
+    """Seeds are fixed, the working folder is temporary, the ledger is in it."""
     from batteries.prepare.seed import seed_everything
 
     seed_everything(0)
+    monkeypatch.delenv("BATTERIES_LEDGER", raising=False)
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,17 +1,23 @@
-"""The ledger: appended, whole, shared by many writers."""
+"""The ledger: appended, whole, shared by many writers; the same tests on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
-import multiprocessing
-import sqlite3
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batteries.errors import BusyError, CorruptError, UsageError
-from batteries.score import ledger as module
+from batteries.errors import UsageError
+from batteries.score.journal import Journal
 from batteries.score.ledger import Ledger
+
+COMPAT = Path(__file__).parent / "compat"
+both = pytest.mark.usefixtures("backend")
 
 
 def config(name: str, **changes: Any) -> dict[str, Any]:
@@ -32,6 +38,7 @@ def add(ledger: Ledger, value: float, **changes: Any) -> bool:
     return ledger.add_score("toy-001", "oof", value, **{"metric": "auc", "higher_is_better": True, **changes})
 
 
+@both
 def test_scores_are_appended_and_the_direction_travels_with_each(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("toy-001"))
@@ -40,6 +47,7 @@ def test_scores_are_appended_and_the_direction_travels_with_each(tmp_path: Path)
         assert [(row["value"], row["higher_is_better"]) for row in ledger.scores()] == [(0.9, True), (0.95, True)]
 
 
+@both
 def test_repeating_the_newest_score_adds_nothing(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("toy-001"))
@@ -48,6 +56,7 @@ def test_repeating_the_newest_score_adds_nothing(tmp_path: Path) -> None:
         ]
 
 
+@both
 def test_a_score_that_is_not_finite_is_kept_as_such(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("toy-001"))
@@ -56,12 +65,14 @@ def test_a_score_that_is_not_finite_is_kept_as_such(tmp_path: Path) -> None:
         assert (row["value"], row["finite"]) == (None, False)
 
 
+@both
 def test_blends_keep_members_and_weights(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("blend-001", kind="blend", members={"a": 0.25, "b": 0.75}))
         assert [(row["member"], row["weight"]) for row in ledger.members()] == [("a", 0.25), ("b", 0.75)]
 
 
+@both
 def test_an_entry_is_added_once_and_another_of_the_same_name_is_refused(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("toy-001"))
@@ -71,71 +82,7 @@ def test_an_entry_is_added_once_and_another_of_the_same_name_is_refused(tmp_path
             ledger.add_entry(config("toy-001", identity="other"))
 
 
-def _write(root: Path, writer: int) -> None:
-    with Ledger(root) as ledger:
-        for number in range(25):
-            ledger.add_score("toy-001", "fold", writer + number / 100, fold=writer, metric="auc", higher_is_better=True)
-
-
-def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.add_entry(config("toy-001"))
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write, args=(tmp_path, writer)) for writer in range(4)]
-    for process in writers:
-        process.start()
-    for process in writers:
-        process.join()
-    with Ledger(tmp_path) as ledger:
-        assert sorted(row["value"] for row in ledger.scores()) == sorted(
-            w + n / 100 for w in range(4) for n in range(25)
-        )
-
-
-def test_a_locked_ledger_is_busy_after_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.add_entry(config("toy-001"))
-    monkeypatch.setattr(module, "_WAIT", 0.1)
-    holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(BusyError, match="another process has been writing"):
-        Ledger(tmp_path)
-    holder.close()
-
-
-def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
-    (tmp_path / "ledger.db").write_bytes(b"not a database, but long enough to look at" * 20)
-    with pytest.raises(CorruptError, match="no ledger"):
-        Ledger(tmp_path)
-    assert (tmp_path / "ledger.db").read_bytes().startswith(b"not a database")
-
-
-def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    Ledger(tmp_path).close()
-    with sqlite3.connect(tmp_path / "ledger.db") as connection:
-        connection.execute("UPDATE about SET value = '99' WHERE key = 'schema'")
-    connection.close()
-    with pytest.raises(UsageError, match="schema 99, this one knows 2"):
-        Ledger(tmp_path)
-
-
-def test_a_ledger_of_schema_1_is_read_and_kept_and_counts_looks_from_now_on(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.add_entry(config("toy-001"))
-        add(ledger, 0.9)
-        before = ledger.entries(), ledger.scores()
-    with sqlite3.connect(tmp_path / "ledger.db") as connection:  # as the first version wrote it
-        connection.execute("DROP TABLE looks")
-        connection.execute("UPDATE about SET value = '1' WHERE key = 'schema'")
-    connection.close()
-    with Ledger(tmp_path) as ledger:
-        assert (ledger.entries(), ledger.scores(), ledger.looks()) == (*before, [])
-        assert len(ledger.add_look("toy-001", data="abc")) == 1
-    with sqlite3.connect(tmp_path / "ledger.db") as connection:
-        assert connection.execute("SELECT value FROM about WHERE key = 'schema'").fetchall() == [("2",)]
-    connection.close()
-
-
+@both
 def test_a_look_is_kept_with_those_before_it_and_apart_from_other_test_sets(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("toy-001"))
@@ -144,3 +91,128 @@ def test_a_look_is_kept_with_those_before_it_and_apart_from_other_test_sets(tmp_
         assert [look["data"] for look in ledger.looks()] == ["abc", "other", "abc"]
         with pytest.raises(UsageError, match="refused a row that fits no entry"):
             ledger.add_look("nobody", data="abc")
+
+
+@both
+def test_submissions_keep_their_record_and_every_step_of_sending_them(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.add_entry(config("toy-001"))
+        for _ in range(2):
+            ledger.add_submission("s-1", entry="toy-001", file="s.csv", sha256="ab", rows=3, record={"a": [1.5]})
+        ledger.add_submission("s-2", entry="toy-001", file="s.csv", sha256="cd", rows=3)
+        assert [row["record"] for row in ledger.submissions()] == [{"a": [1.5]}, None]
+        with pytest.raises(UsageError, match="knows another 's-1'"):
+            ledger.add_submission("s-1", entry="toy-001", file="s.csv", sha256="ef", rows=3)
+        sent = {"sha256": "ab", "target": "kaggle:titanic"}
+        ledger.add_upload("s-1", state="intent", **sent)
+        ledger.add_upload("s-1", state="intent", **sent)
+        ledger.add_upload("s-1", state="sent", detail={"ref": 7}, **sent)
+        ledger.add_upload("s-2", state="unknown", **sent)
+        assert [row["state"] for row in ledger.uploads()] == ["intent", "intent", "sent", "unknown"]
+        assert ledger.uploads("s-1")[-1]["detail"] == {"ref": 7}
+        assert set(ledger.uploads()[0]) == {"number", "submission", "sha256", "target", "state", "detail", "at"}
+        with pytest.raises(UsageError, match="fits no entry"):
+            ledger.add_upload("s-3", state="intent", **sent)
+        with pytest.raises(UsageError, match="got 'done'"):
+            ledger.add_upload("s-1", state="done", **sent)  # type: ignore[arg-type]
+
+
+@both
+def test_both_leaderboard_scores_of_one_submission_are_kept_and_minus_zero_is_a_score(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.add_entry(config("toy-001"))
+        for value in (0.7, 0.8, -0.0, 1e-300, 0.1 + 0.2):
+            assert add(ledger, value, submission="s-1", rows=1)
+        assert [row["value"] for row in ledger.scores()] == [0.7, 0.8, 0.0, 1e-300, 0.1 + 0.2]
+
+
+@both
+def test_folders_that_share_a_database_keep_to_their_own_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    if backend == "sqlite":
+        monkeypatch.setenv("BATTERIES_LEDGER", str(tmp_path / "shared.db"))
+    folders = [tmp_path / name / "runs" for name in ("one", "two")]
+    for number, folder in enumerate(folders):
+        with Ledger(folder) as ledger:
+            ledger.add_entry(config("toy-001", identity=str(number)))
+            add(ledger, number)
+    for number, folder in enumerate(folders):
+        with Ledger(folder) as ledger:
+            assert [row["identity"] for row in ledger.entries()] == [str(number)]
+            assert [row["value"] for row in ledger.scores()] == [number]
+        assert not (folder / "ledger.db").exists()
+
+
+# --- many writers, and writers that are killed
+
+_WRITERS = """
+import os, sys
+from batteries.score.ledger import Ledger
+
+def write(root, writer, rows, told):
+    with Ledger(root) as ledger:
+        for number in range(rows):
+            value = writer + number / 1000
+            assert ledger.add_score("toy-001", "fold", value, fold=writer, metric="auc", higher_is_better=True)
+            os.write(told, b"%r\\n" % value)
+            os.fsync(told)
+
+root, first, last, rows, told = sys.argv[1], *map(int, sys.argv[2:5]), os.open(sys.argv[5], os.O_APPEND | os.O_WRONLY)
+for writer in range(first, last):
+    if not os.fork():
+        code = 1
+        try:
+            write(root, writer, rows, told)
+            code = 0
+        finally:
+            os._exit(code)
+codes = [os.wait()[1] for _ in range(first, last)]
+sys.exit(any(codes))
+"""
+
+
+def writers(root: Path, first: int, last: int, rows: int) -> subprocess.Popen[bytes]:
+    """Processes that write scores, and note in the file `told` which ones they were told are there."""
+    (root / "told").touch()
+    arguments = [str(root), str(first), str(last), str(rows), str(root / "told")]
+    return subprocess.Popen([sys.executable, "-c", _WRITERS, *arguments], start_new_session=True)
+
+
+def told(root: Path) -> list[float]:
+    return [float(line) for line in (root / "told").read_text().split("\n") if line]
+
+
+@both
+def test_sixteen_writers_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    rows = int(os.environ.get("BATTERIES_TEST_ROWS", "25"))
+    with Ledger(tmp_path) as ledger:
+        ledger.add_entry(config("toy-001"))
+    began = time.monotonic()
+    assert writers(tmp_path, 0, 16, rows).wait() == 0
+    print(f"16 x {rows} rows in {time.monotonic() - began:.1f} s")
+    wanted = sorted(w + n / 1000 for w in range(16) for n in range(rows))
+    with Ledger(tmp_path) as ledger:
+        assert sorted(row["value"] for row in ledger.scores()) == wanted
+    assert sorted(row["value"] for name, row in Journal(tmp_path).read().rows if name == "scores") == wanted
+
+
+@both
+def test_killed_writers_lose_no_row_that_they_acknowledged(tmp_path: Path) -> None:
+    kills = int(os.environ.get("BATTERIES_TEST_KILLS", "20"))
+    with Ledger(tmp_path) as ledger:
+        ledger.add_entry(config("toy-001"))
+    for first in range(0, kills, 5):
+        before, deadline = len(told(tmp_path)) if first else 0, time.monotonic() + 60
+        group = writers(tmp_path, first, min(first + 5, kills), 1000)
+        while len(told(tmp_path)) < before + 3:
+            assert time.monotonic() < deadline, "no writer writes"
+            time.sleep(0.01)
+        time.sleep(0.013 * (first % 7))
+        os.killpg(group.pid, signal.SIGKILL)
+        assert group.wait() == -signal.SIGKILL
+    with Ledger(tmp_path) as ledger:
+        values = [row["value"] for row in ledger.scores()]
+    print(f"{kills} kills, {len(told(tmp_path))} rows acknowledged, {len(values)} there")
+    assert set(told(tmp_path)) <= set(values)
+    assert len(values) == len(set(values))

@@ -57,8 +57,9 @@ def _restore() -> None:
     """Write a lost ledger again from the folders, and say what they do not hold."""
     from batteries.score.board import restore
     from batteries.score.entry import all_entries
+    from batteries.score.ledger import Ledger
 
-    if not (ROOT / "ledger.db").exists() and all_entries(ROOT):
+    if not Ledger.exists(ROOT) and all_entries(ROOT):
         found = f"{ROOT}/ledger.db was lost; {restore(ROOT)} entries are entered again from their folders"
         print(f"warning: {found}; leaderboard scores, test scores and looks are not", file=sys.stderr)
 

@@ -191,7 +191,7 @@ def shake_up_of(
 def _seen_gap(metric: Metric, first: Entry, second: Entry) -> float | None:
     """How much better the second entry's newest public score is; None where one has none."""
     root = first.folder.parent
-    if not (root / "ledger.db").exists():
+    if not Ledger.exists(root):
         return None
     with Ledger(root) as ledger:
         told = {row["entry"]: row["value"] for row in ledger.scores() if row["scope"] == "public"}

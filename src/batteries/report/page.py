@@ -108,7 +108,7 @@ def _closer(root: Path, rows: Sequence[Row], entries: Sequence[Entry], study: An
 
 
 def _ledger(root: Path) -> tuple[list[Row], list[dict[str, Any]]]:
-    if not (root / "ledger.db").exists():
+    if not Ledger.exists(root):
         return [], []
     with Ledger(root) as ledger:
         return scores(root), ledger.scores()

@@ -115,7 +115,7 @@ def agreement(root: Path | str = "runs", *, board: str = "public") -> Agreement 
 
     """
     root = Path(root)
-    if not (root / "ledger.db").exists():
+    if not Ledger.exists(root):
         return None
     with Ledger(root) as ledger:
         entries = {row["name"]: row for row in ledger.entries()}

@@ -128,12 +128,15 @@ def scores(root: Path | str = "runs") -> list[Row]:
 
     """
     root = Path(root)
-    if not (root / "ledger.db").exists():
+    if not Ledger.exists(root):
         raise UsageError(f"{root} has no ledger; batteries train makes it, or enters what is complete there already")
     with Ledger(root) as ledger:
         entries, events = ledger.entries(), ledger.scores()
     if not entries:
-        raise UsageError(f"{root} has a ledger without entries; train something first: batteries train")
+        raise UsageError(
+            f"the ledger of {root} has no entries; train something first: batteries train, or enter what the folders"
+            " hold: batteries ledger recover"
+        )
     own, origin = defaultdict(list), origins(entries)
     for event in events:
         own[event["entry"]].append(event)
@@ -214,10 +217,7 @@ def _minus(score: float | None, other: float | None) -> float | None:
 
 
 def restore(root: Path | str = "runs") -> int:
-    """Enter every entry and submission of the folders into the ledger again; return how many entries there are.
-
-    What only the ledger knew does not come back: leaderboard and test scores, and how often the test set was looked at.
-    """
+    """Enter every entry and submission that the folders hold and the ledger lacks; return how many entries there are."""
     root = Path(root)
     entries = all_entries(root)
     for entry in entries:

@@ -46,7 +46,7 @@ def leaderboard(submission: str, score: float, root: Path | str = "runs", *, pri
 
 def find_submission(name: str, root: Path | str = "runs") -> dict[str, Any]:
     """Return what the ledger says of a submission. Raises UsageError naming those there are."""
-    if not (Path(root) / "ledger.db").exists():
+    if not Ledger.exists(root):
         raise UsageError(f"{root} has no ledger; make a submission first: batteries submit ENTRY")
     with Ledger(root) as ledger:
         known = {row["name"]: row for row in ledger.submissions()}

@@ -1,109 +1,48 @@
-"""Ledger: the database of entries, scores, blends and submissions. Appended, never edited.
+"""Ledger: entries, scores, looks, submissions and uploads of a folder of runs. Appended, never edited.
 
 In:    events: this entry was made, this score was seen.
 Out:   tables computed from the events.
-Next:  the board, the report; the run folders are enough to write it again.
+Next:  the board, the report.
+
+It is `runs/ledger.db`, a SQLite file, or the database that `BATTERIES_LEDGER` names: a URL that SQLAlchemy takes,
+such as postgresql://user:password@host/name, or the path of a file. Folders of runs that share a database keep to
+their own rows: each has a name of its own in `runs/.project`, and sees only what was noted under it.
+
+Every row is a line of `runs/ledger.jsonl`, too, on the disk before the database has it. So a database that was
+away, lost, restored from an old copy or exchanged for another takes in what it lacks at the next opening, each row
+once; and a row that cannot be entered now is kept there until then.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+import warnings
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from uuid import uuid4
 
-from sqlalchemy import (
-    JSON,
-    URL,
-    Boolean,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    ForeignKey,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    UniqueConstraint,
-    create_engine,
-    event,
-    insert,
-    select,
-    update,
-)
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
-from batteries.errors import BusyError, CorruptError, ResourceError, UsageError
+from batteries.errors import BusyError, CorruptError, UsageError
+from batteries.score.database import VARIABLE, Database, place_of
+from batteries.score.journal import Journal
+from batteries.score.migrations import keep_copy, migrate, schema_of
+from batteries.score.rows import fetch, put, set_state, shown, state
+from batteries.score.schema import SCHEMA, TABLES, plain
 
-SCHEMA = 2
-_WAIT = 30.0  # seconds for another writer
-
-_meta = MetaData()
-_about = Table("about", _meta, Column("key", String, primary_key=True), Column("value", String, nullable=False))
-_entries = Table(
-    "entries",
-    _meta,
-    Column("name", String, primary_key=True),
-    Column("kind", String, nullable=False),
-    Column("experiment", String),
-    Column("seed", Integer),
-    Column("identity", String, nullable=False),
-    Column("folds", String),
-    Column("metric", String, nullable=False),
-    Column("higher_is_better", Boolean, nullable=False),
-    Column("config", JSON, nullable=False),
-    Column("at", String, nullable=False),
-)
-_scores = Table(
-    "scores",
-    _meta,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("entry", String, ForeignKey("entries.name"), nullable=False),
-    Column("scope", String, nullable=False),  # fold, oof, test, public, private
-    Column("fold", Integer),
-    Column("metric", String, nullable=False),
-    Column("higher_is_better", Boolean, nullable=False),
-    Column("value", Float),  # NULL where the score was not a finite number
-    Column("finite", Boolean, nullable=False),
-    Column("rows", Integer),
-    Column("noise", Float),
-    Column("submission", String),
-    Column("at", String, nullable=False),
-)
-_members = Table(
-    "members",
-    _meta,
-    Column("blend", String, ForeignKey("entries.name"), nullable=False),
-    Column("member", String, nullable=False),
-    Column("weight", Float, nullable=False),
-    UniqueConstraint("blend", "member"),
-)
-_submissions = Table(
-    "submissions",
-    _meta,
-    Column("name", String, primary_key=True),
-    Column("entry", String, ForeignKey("entries.name"), nullable=False),
-    Column("file", String, nullable=False),
-    Column("sha256", String, nullable=False),
-    Column("rows", Integer, nullable=False),
-    Column("at", String, nullable=False),
-)
-_looks = Table(
-    "looks",
-    _meta,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("entry", String, ForeignKey("entries.name"), nullable=False),
-    Column("data", String, nullable=False),  # digest of the test set that was looked at
-    Column("at", String, nullable=False),
-)
+State = Literal["intent", "sent", "scored", "failed", "unknown"]
+STATES: tuple[str, ...] = ("intent", "sent", "scored", "failed", "unknown")
 
 
 class Ledger:
-    """The events of one folder of runs, in SQLite.
+    """The events of one folder of runs.
+
+    A row is on the disk when the call that adds it returns. Where another process writes for 30 s, or a server is
+    away, rows are kept in the folder, and `close` raises BusyError with their number; reading raises it at once.
 
     >>> ledger = Ledger("runs")  # doctest: +SKIP
     >>> ledger.scores()[0]["value"]  # doctest: +SKIP
@@ -112,85 +51,156 @@ class Ledger:
     Raises
     ------
     CorruptError
-        When the file is no database of ours.
-    UsageError
+        When the database is damaged or no ledger of ours.
+    ResumeError
         When a newer Batteries wrote it.
+    UsageError
+        When `BATTERIES_LEDGER` cannot be used.
 
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.path = Path(root) / "ledger.db"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._engine = _engine(self.path)
-        with self._transaction() as connection:
-            _meta.create_all(connection)
-            known = connection.execute(select(_about.c.value).where(_about.c.key == "schema")).scalar()
-            if known is None:
-                connection.execute(insert(_about).values(key="schema", value=str(SCHEMA)))
-            elif int(known) > SCHEMA:
-                raise UsageError(
-                    f"{self.path} was written by a newer Batteries (schema {known}, this one knows {SCHEMA})"
-                )
-            elif int(known) < SCHEMA:  # tables it lacked were just made; none of its rows changes
-                connection.execute(update(_about).where(_about.c.key == "schema").values(value=str(SCHEMA)))
+        self.root = Path(root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(self.root)
+        self.place = place_of(self.root)
+        self.database = Database(self.place)
+        self._kept = 0
+        self._away: BusyError | None = None
+        try:
+            self._open()
+        except BusyError as error:
+            self._away = error
+        except BaseException:
+            self.database.close()
+            raise
+
+    @staticmethod
+    def exists(root: Path | str) -> bool:
+        """Whether a folder of runs has a ledger: always where `BATTERIES_LEDGER` names a server."""
+        root = Path(root)
+        if not os.environ.get(VARIABLE):
+            return (root / "ledger.db").exists() or (root / "ledger.jsonl").exists()
+        file = place_of(root).file
+        return file is None or file.exists()
+
+    def _open(self) -> None:
+        with self.database.transaction(writes=False) as connection:
+            is_ready = schema_of(connection, self.place.name) == SCHEMA and (
+                state(connection, self.place.project)["journal"] == self.journal.size()
+            )
+        if is_ready:
+            return
+        with self.database.transaction(writes=True) as connection:
+            known = schema_of(connection, self.place.name)
+            if 0 < known < SCHEMA and self.place.file is not None:
+                keep_copy(self.place.file, known)
+            migrate(connection, self.place.name, self.place.project)
+            if 0 < known < SCHEMA:
+                self._write_journal(connection)
+            self._catch_up(connection)
+
+    def _catch_up(self, connection: Connection) -> None:
+        """Enter the lines of the journal that are not entered yet; write those again that it lost."""
+        entered, size = state(connection, self.place.project, lock=True)["journal"], self.journal.size()
+        if size == entered:
+            return
+        lines = self.journal.read(entered if size > entered else 0)
+        refused = sum(not self._entered(connection, name, row) for name, row in lines.rows)
+        if refused or lines.damaged:
+            warnings.warn(
+                f"{self.journal.path}: {refused} lines do not fit the ledger and {lines.damaged} are damaged;"
+                " they are left out. See: batteries ledger check",
+                stacklevel=4,
+            )
+        if size < entered:
+            self._write_journal(connection)
+        else:
+            set_state(connection, self.place.project, journal=lines.end)
+
+    def _entered(self, connection: Connection, name: str, row: dict[str, Any]) -> bool:
+        try:
+            with connection.begin_nested():
+                put(connection, self.place.project, name, row)
+        except (UsageError, IntegrityError):
+            return False
+        return True
+
+    def _write_journal(self, connection: Connection) -> None:
+        rows = [(name, row) for name in TABLES for row in fetch(connection, self.place.project, name)]
+        set_state(connection, self.place.project, journal=self.journal.rewrite(rows))
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._engine.dispose()
+        """Let go of the database.
+
+        Raises
+        ------
+        BusyError
+            When rows could not be entered and are kept in `ledger.jsonl`.
+
+        """
+        self.database.close()
+        if self._kept:
+            kept, self._kept = self._kept, 0
+            raise BusyError(
+                f"{self._away}. {kept} new row{'s are' if kept > 1 else ' is'} kept in {self.journal.path}; the next"
+                " command enters what is there"
+            )
 
     def __enter__(self) -> Ledger:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.close()
+        if error is None or isinstance(error, BusyError):
+            self.close()
+        else:
+            self.database.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except OperationalError as error:
-            text = str(error.orig)
-            if "locked" in text:
-                raise BusyError(
-                    f"{self.path}: another process has been writing for {_WAIT:.0f} s; run again"
-                ) from error
-            if "full" in text or "readonly" in text or "unable to open" in text:
-                raise ResourceError(f"{self.path}: cannot be written ({text}); nothing was changed") from error
-            raise CorruptError(f"{self.path}: {text}") from error
-        except IntegrityError as error:
-            raise UsageError(f"{self.path}: refused a row that fits no entry, or repeats one ({error.orig})") from error
-        except DatabaseError as error:
-            raise CorruptError(
-                f"{self.path}: is damaged or no ledger ({error.orig}). The run folders hold all that was in it but"
-                " leaderboard scores: move it away and run train, average and blend again; nothing is made twice"
-            ) from error
+    def _add(self, name: str, row: Mapping[str, Any]) -> bool:
+        """Append a row, here or, while the database is away, in the folder; return whether it is new."""
+        said = plain(name, {**row, "at": _now(), "event": uuid4().hex})
+        if self._away is None:
+            try:
+                return self._put(name, said)
+            except BusyError as error:
+                self._away = error
+        self.journal.append([(name, said)])
+        self._kept += 1
+        return True
+
+    def _put(self, name: str, said: dict[str, Any]) -> bool:
+        with self.database.transaction(writes=True) as connection:
+            if schema_of(connection, self.place.name) != SCHEMA:
+                raise CorruptError(f"{self.place.name}: its tables were changed meanwhile; run again")
+            self._catch_up(connection)
+            is_new = put(connection, self.place.project, name, said)
+            if is_new:
+                set_state(connection, self.place.project, journal=self.journal.append([(name, said)]))
+        return is_new
 
     def add_entry(self, config: Mapping[str, Any]) -> None:
-        """Note an entry from its config.json; one that is known already is left as it is."""
-        row = {
-            "name": config["name"],
-            "kind": config["kind"],
-            "experiment": config["experiment"]["name"],
-            "seed": config["fields"].get("seed"),
-            "identity": config["identity"],
-            "folds": config["folds"]["digest"],
-            "metric": config["metric"]["name"],
-            "higher_is_better": config["metric"]["higher_is_better"],
-            "config": json.loads(json.dumps(config)),
-            "at": _now(),
-        }
-        with self._transaction() as connection:
-            known = connection.execute(select(_entries.c.identity).where(_entries.c.name == row["name"])).scalar()
-            if known is None:
-                connection.execute(insert(_entries).values(**row))
-                for member, weight in config.get("members", {}).items():
-                    connection.execute(insert(_members).values(blend=row["name"], member=member, weight=weight))
-            elif known != row["identity"]:
-                raise UsageError(
-                    f"{self.path} knows another {row['name']!r} than the one in the folder (made again after a"
-                    " delete?); rename the folder"
-                )
+        """Note an entry from its config.json; one that is known already is left as it is.
+
+        Raises
+        ------
+        UsageError
+            When another entry of this name is known.
+
+        """
+        self._add(
+            "entries",
+            {
+                "name": config["name"],
+                "kind": config["kind"],
+                "experiment": config["experiment"]["name"],
+                "seed": config["fields"].get("seed"),
+                "identity": config["identity"],
+                "folds": config["folds"]["digest"],
+                "metric": config["metric"]["name"],
+                "higher_is_better": config["metric"]["higher_is_better"],
+                "config": config,
+            },
+        )
 
     def add_score(
         self,
@@ -222,76 +232,111 @@ class Ledger:
             "noise": noise if noise is not None and isfinite(noise) else None,
             "submission": submission,
         }
-        key = ("entry", "scope", "fold", "metric", "submission")
-        newest = (
-            select(_scores)
-            .where(*(_scores.c[name].is_not_distinct_from(row[name]) for name in key))
-            .order_by(_scores.c.number.desc())
-            .limit(1)
-        )
-        with self._transaction() as connection:
-            known = connection.execute(newest).mappings().first()
-            if known is not None and all(known[name] == row[name] for name in ("value", "finite", "rows")):
-                return False
-            connection.execute(insert(_scores).values(**row, at=_now()))
-        return True
+        return self._add("scores", row)
 
     def add_look(self, entry: str, *, data: str) -> list[dict[str, Any]]:
-        """Note that an entry's score on the test set `data` was looked at; return all looks at it, oldest first."""
-        of_data = select(_looks).where(_looks.c.data == data).order_by(_looks.c.number)
-        with self._transaction() as connection:
-            connection.execute(insert(_looks).values(entry=entry, data=data, at=_now()))
-            return [dict(row) for row in connection.execute(of_data).mappings()]
+        """Note that an entry's score on the test set `data` was looked at; return all looks at it, oldest first.
 
-    def add_submission(self, name: str, *, entry: str, file: str, sha256: str, rows: int) -> None:
-        """Note a submission file; one that is known already is left as it is."""
-        row = {"name": name, "entry": entry, "file": file, "sha256": sha256, "rows": rows}
-        with self._transaction() as connection:
-            known = connection.execute(select(_submissions.c.sha256).where(_submissions.c.name == name)).scalar()
-            if known is None:
-                connection.execute(insert(_submissions).values(**row, at=_now()))
-            elif known != sha256:
-                raise UsageError(f"{self.path} knows another {name!r} than the file in the folder; rename the folder")
+        Where the ledger is away, this look alone.
+        """
+        self._add("looks", {"entry": entry, "data": data})
+        if self._away is not None:
+            return [{"entry": entry, "data": data}]
+        return [look for look in self.looks() if look["data"] == data]
+
+    def add_submission(
+        self, name: str, *, entry: str, file: str, sha256: str, rows: int, record: Mapping[str, Any] | None = None
+    ) -> None:
+        """Note a submission file, and what is to be known of how it was made; one that is known is left as it is.
+
+        Raises
+        ------
+        UsageError
+            When another file of this name is known.
+
+        """
+        row = {"name": name, "entry": entry, "file": file, "sha256": sha256, "rows": rows, "record": record}
+        self._add("submissions", row)
+
+    def add_upload(
+        self, submission: str, *, sha256: str, target: str, state: State, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        """Note a step of sending a submission somewhere; `intent` before it is sent.
+
+        Parameters
+        ----------
+        submission, sha256
+            Its name and the digest of the file that is sent.
+        target
+            Where to: `kaggle:titanic`.
+        state
+            `intent`, `sent`, `scored`, `failed`, or `unknown` where no answer came.
+        detail
+            Plain data: what the other side said.
+
+        Raises
+        ------
+        UsageError
+            When there is no such submission, or no such state.
+
+        >>> ledger.add_upload("submission-001", sha256="ab", target="kaggle:titanic", state="intent")  # doctest: +SKIP
+
+        """
+        if state not in STATES:
+            raise UsageError(f"an upload is {', '.join(STATES[:-1])} or {STATES[-1]}, got {state!r}")
+        row = {"submission": submission, "sha256": sha256, "target": target, "state": state, "detail": detail}
+        self._add("uploads", row)
 
     def entries(self) -> list[dict[str, Any]]:
         """Every entry, oldest first."""
-        return self._rows(select(_entries).order_by(_entries.c.at, _entries.c.name))
+        return self._rows("entries")
 
     def scores(self) -> list[dict[str, Any]]:
         """Every score ever noted, oldest first; of one kind the newest counts."""
-        return self._rows(select(_scores).order_by(_scores.c.number))
+        return self._rows("scores")
 
     def members(self) -> list[dict[str, Any]]:
-        """Blends and their members with weights."""
-        return self._rows(select(_members).order_by(_members.c.blend, _members.c.member))
+        """Blends and their members with weights, as the configs of the blends say."""
+        found = [
+            {"blend": entry["name"], "member": member, "weight": float(weight)}
+            for entry in self.entries()
+            for member, weight in entry["config"].get("members", {}).items()
+        ]
+        return sorted(found, key=lambda row: (row["blend"], row["member"]))
 
     def submissions(self) -> list[dict[str, Any]]:
         """Every submission, oldest first."""
-        return self._rows(select(_submissions).order_by(_submissions.c.at, _submissions.c.name))
+        return self._rows("submissions")
 
     def looks(self) -> list[dict[str, Any]]:
         """Every time a score on a test set was looked at, oldest first."""
-        return self._rows(select(_looks).order_by(_looks.c.number))
+        return self._rows("looks")
 
-    def _rows(self, query: Any) -> list[dict[str, Any]]:
-        with self._transaction() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+    def uploads(self, submission: str | None = None) -> list[dict[str, Any]]:
+        """Every step of sending submissions, or one of them, oldest first."""
+        return [row for row in self._rows("uploads") if submission in (None, row["submission"])]
 
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        return [shown(row) for row in self.whole(name)]
 
-def _engine(path: Path) -> Engine:
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)), connect_args={"timeout": _WAIT, "isolation_level": None}
-    )
+    def whole(self, name: str) -> list[dict[str, Any]]:
+        """Every row of a table with all its columns, each checked.
 
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, record: object) -> None:
-        connection.execute("PRAGMA foreign_keys = ON")
+        Raises
+        ------
+        CorruptError
+            When one is not as it was written, or is missing.
+        BusyError
+            When the database is away.
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for other writers; a deferred one would fail at once
-
-    return engine
+        """
+        if self._away is not None:
+            raise self._away
+        with self.database.transaction(writes=False) as connection:
+            try:
+                return fetch(connection, self.place.project, name)
+            except CorruptError as error:
+                raise CorruptError(f"{self.place.name}: {error}; run: batteries ledger recover") from None
 
 
 def _now() -> str:

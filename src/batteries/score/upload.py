@@ -138,7 +138,7 @@ def pull(root: Path | str = "runs", submission: str | None = None) -> list[Uploa
     """
     if submission is not None:
         find_submission(submission, root)
-    if not (Path(root) / "ledger.db").exists():
+    if not Ledger.exists(root):
         raise UsageError(f"{root} has no ledger; make a submission first: batteries submit ENTRY")
     found = []
     with Ledger(root) as ledger:
