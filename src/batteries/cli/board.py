@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from statistics import mean, stdev
 
 from batteries.cli import show
+from batteries.errors import some
 from batteries.score.board import Row
 
 _WIDTH = 80
@@ -32,7 +33,7 @@ def board(rows: Sequence[Row], *, wide: bool = False) -> bool:
     room = _WIDTH - sum(_width(cells, name) + _BETWEEN for name in shown if name != _CHANGED)
     room = _width(cells, _CHANGED) if wide else min(room, _width(cells, _CHANGED))
     cut = [{**line, _CHANGED: _cut(str(line[_CHANGED] or "-"), room)} for line in cells]
-    show.table([{name: line[name] for name in shown} for line in cut], width=1000 if wide else _WIDTH, words=_CHANGED)
+    show.columns([{name: line[name] for name in shown} for line in cut], words=_CHANGED)
     up = "higher" if rows[0].higher_is_better else "lower"
     print(f"{rows[0].metric}, {up} is better; folds {rows[0].split[:12]}")
     return len(shown) < len(there)
@@ -43,7 +44,7 @@ def _cells(row: Row, *, partly: bool) -> dict[str, show.Cell]:
     return {
         "entry": row.name,
         "folds": row.folds if partly else None,
-        "valid": _valid(row),
+        "valid": _ranked(row.valid, row.rank_valid, level=row.level),
         "±rows": show.brief(row.noise),
         "±folds": show.brief(row.fold_deviation),
         "public": _ranked(row.public, row.rank_public),
@@ -59,16 +60,11 @@ def _cells(row: Row, *, partly: bool) -> dict[str, show.Cell]:
     }
 
 
-def _valid(row: Row) -> str | None:
-    """The score, its rank, and a mark where the rows alone may explain that it is not the best."""
-    score = _ranked(row.valid, row.rank_valid)
-    return score and score + ("≈" if row.level else " ")
-
-
-def _ranked(score: float | None, rank: int | None) -> str | None:
+def _ranked(score: float | None, rank: int | None, *, level: bool = False) -> str | None:
+    """The score and its rank, marked where the rows alone may explain that it is not the best."""
     if score is None:
         return None
-    return f"{score:.5f}" + ("" if rank is None else f" #{rank}")
+    return f"{score:.5f}" + ("" if rank is None else f" {'≈' if level else '#'}{rank}")
 
 
 def _fitting(cells: Sequence[Mapping[str, show.Cell]], there: Sequence[str]) -> list[str]:
@@ -100,7 +96,7 @@ def seeds(rows: Sequence[Row]) -> None:
     for runs in of.values():
         if len(runs) > 1:
             scores = [row.valid for row in runs if row.valid is not None]
-            names = ", ".join(row.name for row in runs)
+            names = some([row.name for row in runs], 3)
             show.words(f"{len(runs)} seeds of one recipe ({names}): valid {mean(scores):.5f} ± {stdev(scores):.5f}")
 
 

@@ -47,7 +47,7 @@ def scores(
     _tables(rows, wide=wide)
     if len(rows) < len(every):
         print(f"{len(rows)} of {len(every)} entries; ranks are among all")
-    _agreements()
+    _agreements(every)
     for row in rows:
         if row.missing_folds:
             print(f"{row.name}: folds {row.folds}; train the others: batteries train --resume {row.run}")
@@ -55,11 +55,14 @@ def scores(
 
 def _restore() -> None:
     """Write a lost ledger again from the folders, and say what they do not hold."""
-    from batteries.score.board import restore
-    from batteries.score.entry import all_entries
     from batteries.score.ledger import Ledger
 
-    if not Ledger.exists(ROOT) and all_entries(ROOT):
+    if Ledger.exists(ROOT):
+        return
+    from batteries.score.board import restore
+    from batteries.score.entry import all_entries
+
+    if all_entries(ROOT):
         found = f"{ROOT}/ledger.db was lost; {restore(ROOT)} entries are entered again from their folders"
         print(f"warning: {found}; leaderboard scores, test scores and looks are not", file=sys.stderr)
 
@@ -73,16 +76,17 @@ def _tables(rows: Sequence[Row], *, wide: bool) -> None:
     more = "; more columns: --wide" if left_out else ""
     show.words(f"valid: of all out-of-fold rows; ±: one s.d. over resampled rows, over folds{more}")
     if any(row.level for row in rows):
-        show.words("≈: within two s.d. of the best, by rows; which is better says: batteries compare")
+        show.words("#: rank; ≈: within two s.d. of the best; is it worse? batteries compare")
     seeds(rows)
 
 
-def _agreements() -> None:
+def _agreements(rows: Sequence[Row]) -> None:
     """Say whether validation foretells the leaderboards."""
     from batteries.score.agreement import agreement
 
     for part in ("public", "private"):
-        if agreed := agreement(ROOT, board=part):
+        told = any(getattr(row, part) is not None for row in rows)
+        if told and (agreed := agreement(ROOT, board=part)):
             show.words(agreed.sentence)
 
 

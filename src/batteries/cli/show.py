@@ -26,11 +26,8 @@ def as_json(data: object) -> None:
     print(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False))
 
 
-def table(rows: Sequence[Mapping[str, Cell]], *, width: int | None = None, words: str | None = None) -> None:
-    """Print rows under their keys; columns that are empty throughout are left out.
-
-    They fit the terminal, or `width`. Figures stand at the right; the first column and the column `words` at the left.
-    """
+def table(rows: Sequence[Mapping[str, Cell]]) -> None:
+    """Print rows under their keys; columns that are empty throughout are left out."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -38,10 +35,25 @@ def table(rows: Sequence[Mapping[str, Cell]], *, width: int | None = None, words
     names = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for position, name in enumerate(names):
-        drawn.add_column(name, justify="left" if position == 0 or name == words else "right", overflow="fold")
+        drawn.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
         drawn.add_row(*(text(row[name]) for name in names))
-    Console(highlight=False, markup=False, width=width).print(drawn)
+    Console(highlight=False, markup=False).print(drawn)
+
+
+def columns(rows: Sequence[Mapping[str, Cell]], *, words: str) -> None:
+    """Print rows under their keys as `table` does, however wide; it draws hundreds of them in no time.
+
+    Figures stand at the right, the first column and the column `words` at the left.
+    """
+    lines = [list(rows[0]), *([text(cell) for cell in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = [position == 0 or name == words for position, name in enumerate(rows[0])]
+    aligned = [
+        "   ".join(cell.ljust(width) if at_left else cell.rjust(width) for cell, width, at_left in each).rstrip()
+        for each in (zip(line, widths, left, strict=True) for line in lines)
+    ]
+    print("\n".join([aligned[0], "─" * (sum(widths) + 3 * (len(widths) - 1)), *aligned[1:]]))
 
 
 def text(cell: Cell) -> str:

@@ -12,18 +12,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batteries.errors import UsageError
-from batteries.experiment import Experiment, Metric
 from batteries.files import read_sealed
-from batteries.score.entry import Entry, all_entries
-from batteries.score.grouping import resampling
 from batteries.score.ledger import Ledger
 from batteries.score.lineage import Origin, origins, recipe
-from batteries.score.noise import deviation
+
+if TYPE_CHECKING:  # reading the board needs neither tables nor predictions, whose imports take most of its time
+    from batteries.experiment import Experiment
+    from batteries.score.entry import Entry
 
 RANKED = ("valid", "public", "private", "test")
 """Scores that entries of one group are ranked on."""
@@ -88,6 +88,11 @@ class Row:
         done, of = self.folds.split("/")
         return done != of
 
+    def upward(self, score: str) -> float:
+        """A score as a sort key, the best first; 0 where there is none."""
+        value = float(getattr(self, score) or 0.0)
+        return -value if self.higher_is_better else value
+
     def plain(self) -> dict[str, Any]:
         """As JSON-ready data."""
         return asdict(self)
@@ -98,6 +103,9 @@ def record(entry: Entry, experiment: Experiment, root: Path | str) -> float:
 
     What is known already is not entered twice, so it can be called after every training.
     """
+    from batteries.score.grouping import resampling
+    from batteries.score.noise import deviation
+
     oof, metric = entry.oof(), entry.metric_of(experiment)
     assert oof.targets is not None
     assert oof.folds is not None
@@ -150,10 +158,9 @@ def scores(root: Path | str = "runs") -> list[Row]:
 
 def _placed(rows: Sequence[Row]) -> list[Row]:
     """Rows of one group, the best first, with their ranks and whether they are level with the best."""
-    metric = Metric(rows[0].metric, higher_is_better=rows[0].higher_is_better)
-    ordered = sorted(rows, key=lambda row: (row.missing_folds, metric.order(row.valid)))
+    ordered = sorted(rows, key=lambda row: (row.missing_folds, row.valid is None, row.upward("valid")))
     best = ordered[0]
-    ranks = {f"rank_{score}": _ranks(ordered, score, metric) for score in RANKED}
+    ranks = {f"rank_{score}": _ranks(ordered, score) for score in RANKED}
     placed = []
     for row in ordered:
         found: dict[str, Any] = {name: of.get(row.name) for name, of in ranks.items()}
@@ -162,13 +169,11 @@ def _placed(rows: Sequence[Row]) -> list[Row]:
     return placed
 
 
-def _ranks(rows: Sequence[Row], score: str, metric: Metric) -> dict[str, int]:
+def _ranks(rows: Sequence[Row], score: str) -> dict[str, int]:
     """The place of each row that has the score; equal ones share the better place."""
-    keys = {row.name: metric.order(getattr(row, score)) for row in rows if getattr(row, score) is not None}
-    if score == "valid":
-        keys = {row.name: keys[row.name] for row in rows if row.name in keys and not row.missing_folds}
-    places = sorted(keys.values())
-    return {name: 1 + bisect_left(places, key) for name, key in keys.items()}
+    there = [row for row in rows if getattr(row, score) is not None and not (score == "valid" and row.missing_folds)]
+    places = sorted(row.upward(score) for row in there)
+    return {row.name: 1 + bisect_left(places, row.upward(score)) for row in there}
 
 
 def _level(row: Row, best: Row) -> bool:
@@ -218,6 +223,8 @@ def _minus(score: float | None, other: float | None) -> float | None:
 
 def restore(root: Path | str = "runs") -> int:
     """Enter every entry and submission that the folders hold and the ledger lacks; return how many entries there are."""
+    from batteries.score.entry import all_entries
+
     root = Path(root)
     entries = all_entries(root)
     for entry in entries:

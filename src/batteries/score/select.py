@@ -65,10 +65,9 @@ def _sorted(rows: Sequence[Row], by: str | None) -> list[Row]:
     there = [row for row in rows if getattr(row, by) is not None]
 
     def place(row: Row) -> Any:
-        value = getattr(row, by)
         if by in _SCORES:
-            return -value if row.higher_is_better else value
-        return -abs(value) if by in _SIZES else value
+            return row.upward(by)
+        return -abs(getattr(row, by)) if by in _SIZES else getattr(row, by)
 
     return [*sorted(there, key=place), *(row for row in rows if getattr(row, by) is None)]
 

@@ -23,11 +23,12 @@ from batteries.files import digest_file, locked
 from batteries.progress import Progress
 from batteries.score.kaggle import Kaggle, Listed
 from batteries.score.leaderboard import find_submission, leaderboard
-from batteries.score.ledger import Ledger
+from batteries.score.ledger import Ledger, State
 
 PREFIX = "kaggle:"
 SETTLE = 120.0
 """Seconds after which what was sent is in the service's list, if it was taken."""
+_STATES: dict[str, State] = {"complete": "scored", "error": "failed"}
 _POLL = 2.0  # seconds; each pause is half as long again as the one before, up to
 _LONGEST = 20.0
 
@@ -187,7 +188,7 @@ class _Book:
         """The service's numbers of it: one each time that it was taken."""
         return {row["detail"]["ref"] for row in self.notes if "ref" in row["detail"]}
 
-    def note(self, state: str, **detail: Any) -> None:
+    def note(self, state: State, **detail: Any) -> None:
         self.ledger.add_upload(self.submission, sha256=self.sha256, target=self.target, state=state, detail=detail)
 
     def take_in(self, listed: Sequence[Listed]) -> None:
@@ -196,7 +197,7 @@ class _Book:
         for each in sorted(listed, key=lambda each: each.ref):
             if self.mark not in each.description.split():
                 continue
-            state = {"complete": "scored", "error": "failed"}.get(each.status, "sent")
+            state = _STATES.get(each.status, "sent")
             detail = {"ref": each.ref, "public": each.public, "private": each.private, "reason": each.error}
             if known.get(each.ref) == (state, detail):
                 continue
