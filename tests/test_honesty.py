@@ -135,7 +135,8 @@ def test_a_lost_ledger_is_written_again_from_the_folders(toy_folder: Path, capfd
     entry = trained(toy_folder)
     before = bt.scores(ROOT)
     bt.submit(entry, bt.load_experiment(toy_folder), ROOT)
-    (ROOT / "ledger.db").unlink()
+    for name in ("ledger.db", "ledger.jsonl"):
+        (ROOT / name).unlink()
     assert main(["scores"]) == 0
     assert "runs/ledger.db was lost; 1 entries are entered again" in capfd.readouterr().err
     assert bt.scores(ROOT) == before

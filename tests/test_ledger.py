@@ -35,7 +35,8 @@ def config(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def add(ledger: Ledger, value: float, **changes: Any) -> bool:
-    return ledger.add_score("toy-001", "oof", value, **{"metric": "auc", "higher_is_better": True, **changes})
+    given = {"entry": "toy-001", "scope": "oof", "metric": "auc", "higher_is_better": True, **changes}
+    return ledger.add_score(value=value, **given)
 
 
 @both

@@ -91,14 +91,23 @@ def _agreements(rows: Sequence[Row]) -> None:
 
 
 def leaderboard(
-    submission: Annotated[str, typer.Argument(help="submission-001")],
-    score: Annotated[float, typer.Argument(help="What the leaderboard said.")],
+    submission: Annotated[str | None, typer.Argument(help="submission-001; all that were sent, with --pull.")] = None,
+    score: Annotated[float | None, typer.Argument(help="What the leaderboard said.")] = None,
     private: Annotated[bool, typer.Option("--private", help="The score of the private part.")] = False,
+    pull: Annotated[bool, typer.Option("--pull", help="Fetch scores from the service it was sent to.")] = False,
     json: Json = False,
 ) -> None:
-    """Step 5: note what the leaderboard said of a submission."""
+    """Step 5: note what the leaderboard said of a submission, or fetch it."""
+    from batteries.cli.sending import pulled
     from batteries.score.leaderboard import leaderboard as note
 
+    if pull:
+        if score is not None or private:
+            raise UsageError("--pull fetches the public and the private score; leave out SCORE and --private")
+        pulled(submission, json=json)
+        return
+    if submission is None or score is None:
+        raise UsageError("give a submission and its score: batteries leaderboard SUBMISSION SCORE; or fetch it: --pull")
     entry = note(submission, score, ROOT, private=private)
     board = "private" if private else "public"
     if json:

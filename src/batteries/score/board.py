@@ -7,6 +7,7 @@ Next:  `batteries scores` and the report print them.
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batteries.errors import UsageError
+from batteries.errors import BatteriesError, UsageError
 from batteries.files import read_sealed
 from batteries.score.ledger import Ledger
 from batteries.score.lineage import Origin, origins, recipe
@@ -222,17 +223,25 @@ def _minus(score: float | None, other: float | None) -> float | None:
 
 
 def restore(root: Path | str = "runs") -> int:
-    """Enter every entry and submission that the folders hold and the ledger lacks; return how many entries there are."""
+    """Enter every entry and submission of the folders that the ledger lacks; return how many entries there are.
+
+    An entry that cannot be scored, as its experiment's file was changed, is named in a warning.
+    """
     from batteries.score.entry import all_entries
 
-    root = Path(root)
-    entries = all_entries(root)
-    for entry in entries:
-        record(entry, entry.experiment(), root)
+    root, done = Path(root), 0
+    for entry in all_entries(root):
+        try:
+            record(entry, entry.experiment(), root)
+            done += 1
+        except BatteriesError as error:
+            warnings.warn(f"{entry.name} is not entered: {error}", stacklevel=2)
     with Ledger(root) as ledger:
+        known = {row["name"] for row in ledger.entries()}
         for made in submissions(root):
-            ledger.add_submission(**{key: made[key] for key in ("name", "entry", "file", "sha256", "rows")})
-    return len(entries)
+            if made["entry"] in known:
+                ledger.add_submission(**{key: made[key] for key in ("name", "entry", "file", "sha256", "rows")})
+    return done
 
 
 def submissions(root: Path | str = "runs") -> list[dict[str, Any]]:

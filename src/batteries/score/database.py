@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,8 +147,12 @@ class Database:
                 connection = connection.execution_options(writes=writes, **level)
                 with connection.begin():
                     yield connection
+        except CorruptError as error:
+            raise CorruptError(f"{self.place.name}: {error}; run: batteries ledger recover") from error
         except DBAPIError as error:
             raise self._meaning(error) from None  # its traceback could show what the driver was given
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # as SQLite opened a damaged file
+            raise self._damaged(str(error)) from error
 
     def _meaning(self, error: DBAPIError) -> Exception:
         said, place = self.place.clean(error.orig), self.place
@@ -160,7 +165,10 @@ class Database:
             return BusyError(f"{place.name}: {who} has been writing for {WAIT:.0f} s")
         if any(word in said for word in ("full", "readonly", "unable to open", "disk I/O")):
             return ResourceError(f"{place.name}: cannot be used ({said}); nothing was changed")
-        return CorruptError(f"{place.name}: is damaged or no ledger ({said}); run: batteries ledger recover")
+        return self._damaged(said)
+
+    def _damaged(self, said: str) -> CorruptError:
+        return CorruptError(f"{self.place.name}: is damaged or no ledger ({said}); run: batteries ledger recover")
 
     def _of_server(self, error: DBAPIError, said: str) -> Exception:
         state = str(getattr(error.orig, "sqlstate", None) or "")
@@ -187,7 +195,8 @@ class Database:
 
 
 def _engine(place: Place) -> Engine:
-    kind, arguments = place.url.get_backend_name(), {}
+    kind = place.url.get_backend_name()
+    arguments: dict[str, Any] = {}
     if kind == "sqlite":
         arguments = {"timeout": WAIT, "isolation_level": None}
         place.file.parent.mkdir(parents=True, exist_ok=True)  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
@@ -29,7 +29,7 @@ from sqlalchemy.exc import IntegrityError
 
 from batteries.errors import BusyError, CorruptError, UsageError
 from batteries.score.database import VARIABLE, Database, place_of
-from batteries.score.journal import Journal
+from batteries.score.journal import Journal, Row
 from batteries.score.migrations import keep_copy, migrate, schema_of
 from batteries.score.rows import fetch, put, set_state, shown, state
 from batteries.score.schema import SCHEMA, TABLES, plain
@@ -126,6 +126,14 @@ class Ledger:
             return False
         return True
 
+    def write_journal(self) -> None:
+        """Write the journal again: all rows of the database, and what it does not have."""
+        if self._away is not None:
+            raise self._away
+        with self.database.transaction(writes=True) as connection:
+            self._catch_up(connection)
+            self._write_journal(connection)
+
     def _write_journal(self, connection: Connection) -> None:
         rows = [(name, row) for name in TABLES for row in fetch(connection, self.place.project, name)]
         set_state(connection, self.place.project, journal=self.journal.rewrite(rows))
@@ -171,12 +179,26 @@ class Ledger:
     def _put(self, name: str, said: dict[str, Any]) -> bool:
         with self.database.transaction(writes=True) as connection:
             if schema_of(connection, self.place.name) != SCHEMA:
-                raise CorruptError(f"{self.place.name}: its tables were changed meanwhile; run again")
+                raise CorruptError("its tables were taken away meanwhile")
             self._catch_up(connection)
             is_new = put(connection, self.place.project, name, said)
             if is_new:
                 set_state(connection, self.place.project, journal=self.journal.append([(name, said)]))
         return is_new
+
+    def enter(self, rows: Sequence[Row]) -> int:
+        """Append rows as another ledger, or this one before it was lost, has them; return how many are new.
+
+        All of them or none. Raises UsageError when one contradicts what is known, BusyError when the database is away.
+        """
+        if self._away is not None:
+            raise self._away
+        with self.database.transaction(writes=True) as connection:
+            self._catch_up(connection)
+            new = [(name, row) for name, row in rows if put(connection, self.place.project, name, row)]
+            if new:
+                set_state(connection, self.place.project, journal=self.journal.append(new))
+        return len(new)
 
     def add_entry(self, config: Mapping[str, Any]) -> None:
         """Note an entry from its config.json; one that is known already is left as it is.
@@ -333,10 +355,7 @@ class Ledger:
         if self._away is not None:
             raise self._away
         with self.database.transaction(writes=False) as connection:
-            try:
-                return fetch(connection, self.place.project, name)
-            except CorruptError as error:
-                raise CorruptError(f"{self.place.name}: {error}; run: batteries ledger recover") from None
+            return fetch(connection, self.place.project, name)
 
 
 def _now() -> str:

@@ -44,7 +44,7 @@ def schema_of(connection: Connection, name: str) -> int:
     about = {row.key: row.value for row in connection.execute(select(ABOUT))}
     known = about.get("schema", "")
     if not known.isdecimal() or not int(known):
-        raise CorruptError(f"{name}: is damaged or no ledger (schema {known!r}); run: batteries ledger recover")
+        raise CorruptError(f"is damaged or no ledger (schema {known!r})")
     if int(known) > SCHEMA:
         raise ResumeError(
             f"{name} was written by Batteries {about.get('version', 'of a later version')}, this is"

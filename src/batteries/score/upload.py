@@ -238,7 +238,7 @@ class _Book:
         except BatteriesError as error:
             self.note("failed", reason=str(error))
             raise
-        self.note("sent", ref=ref)
+        self.note("sent", ref=ref, public=None, private=None, reason="")
         return ref
 
     def follow(self, ref: int, wait: float, *, show: bool) -> Upload:
