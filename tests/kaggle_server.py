@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +33,8 @@ class KaggleServer:
     calls: list[str] = field(default_factory=list)
     headers: list[str] = field(default_factory=list)
     uploaded: bytes = b""
+    watch: Callable[[str], object] = str
+    """Called with each method before anything is done."""
     page: int = 20
     port: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
@@ -85,6 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         told.calls.append(method)
         told.headers.append(self.headers.get("Authorization", ""))
+        told.watch(method)
         fails = told.fails.get(method)
         if fails == "before":
             self.close_connection = True
