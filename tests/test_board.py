@@ -17,7 +17,7 @@ from batteries.cli.app import main
 from batteries.cli.board import age
 from batteries.errors import UsageError
 from batteries.score.ledger import Ledger
-from batteries.score.lineage import origins
+from batteries.score.origin import origins
 from batteries.score.select import SORTS, select
 
 ROOT = Path("runs")

@@ -17,7 +17,7 @@ import polars as pl
 from batteries.experiment import Metric
 from batteries.improve.significance import LEVEL
 from batteries.score.entry import Entry, all_entries
-from batteries.score.lineage import recipe
+from batteries.score.origin import recipe
 
 
 @dataclass(frozen=True)

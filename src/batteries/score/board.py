@@ -20,7 +20,7 @@ import numpy as np
 from batteries.errors import BatteriesError, UsageError
 from batteries.files import read_sealed
 from batteries.score.ledger import Ledger
-from batteries.score.lineage import Origin, origins, recipe
+from batteries.score.origin import Origin, origins, recipe
 
 if TYPE_CHECKING:  # reading the board needs neither tables nor predictions, whose imports take most of its time
     from batteries.experiment import Experiment

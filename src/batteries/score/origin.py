@@ -1,4 +1,4 @@
-"""Lineage: what an entry came from, and what was changed since.
+"""Origin: what an entry came from, and what was changed since.
 
 In:    the entries of the ledger with their configs, oldest first.
 Out:   the parent of each and the differences in words; a name for all that decides a run but its seed.
