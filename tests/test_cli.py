@@ -18,7 +18,7 @@ from batteries.errors import DataError, Interrupted, PeerError
 
 VERBS = """
 new study split train verify scores average blend stack calibrate decide pseudo
-submit leaderboard test compare report demo
+submit reproduce leaderboard test compare report demo
 """.split()
 
 
@@ -58,6 +58,7 @@ def test_the_flow_by_its_verbs(trained: Path, capfd: pytest.CaptureFixture[str])
         "average toy-001 --best 2",
         "blend toy-001 toy-002 --how rank --weights 2,1",
         "submit blend-001",
+        "reproduce submission-001",
         "leaderboard submission-001 -0.5 --private",
         "test",
         "compare toy-001 toy-002",
@@ -73,6 +74,26 @@ def test_the_flow_by_its_verbs(trained: Path, capfd: pytest.CaptureFixture[str])
     assert [
         line for line in out.splitlines() if len(line) > 80 and "runs/" not in line and "told apart" not in line
     ] == []
+
+
+def test_a_submission_is_shown_beside_the_previous_one(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "toy-001"]) == 0
+    assert re.search(r"label +now\n─+\n0 +\d+\n", capfd.readouterr().out)
+    assert main(["submit", "toy-002"]) == 0
+    out = capfd.readouterr().out
+    assert "beside submission-001: 30 rows\n" in out
+    assert re.search(r"label +now +before\n─+\n0 +\d+ +\d+\n", out)
+    assert re.search(r"\d+\.\d\d% of rows have another label\n", out)
+    assert "submission-002: 30 rows of toy-002, whole numbers and texts written as they are\n" in out
+    Path("sample.csv").write_text("id,a,b,c\n" + "".join(f"{id},0.2,0.3,0.5\n" for id in range(1029, 999, -1)))
+    assert main(["submit", "toy-001", "--sample", "sample.csv", "--digits", "4"]) == 0
+    out = capfd.readouterr().out
+    assert "note: not compared: submission-002 has no columns in common with the submission\n" in out
+    assert "4 significant digits: largest change" in out
+    assert Path("runs/submission-003/submission.csv").read_text().startswith("id,a,b,c\n1029,0.")
+    assert main(["submit", "toy-002", "--sample", "sample.csv", "--against", "submission-009"]) == 2
+    assert "there is no submission or file 'submission-009'; submissions: submission-001" in capfd.readouterr().err
+    assert not Path("runs/submission-004").exists()
 
 
 @pytest.mark.parametrize(

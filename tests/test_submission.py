@@ -10,8 +10,11 @@ import polars as pl
 import pytest
 
 import batteries as bt
-from batteries.combine.submission import check_submission, submission_table
-from batteries.errors import SubmissionError
+from batteries.combine.check_submission import check_submission
+from batteries.combine.fill import Target, fill_sample, sample_without
+from batteries.combine.sample import Sample
+from batteries.combine.written import write_cells
+from batteries.errors import SubmissionError, UsageError
 from batteries.experiment.predictions import Predictions
 
 
@@ -29,6 +32,15 @@ class Numbered(bt.Experiment):
 
 def predictions(values: Any, ids: Any = ("b", "a", "c")) -> Predictions:
     return Predictions(pl.Series("id", list(ids)), np.asarray(values, dtype="float64"))
+
+
+def submission_table(
+    given: Predictions, sample: pl.DataFrame | None, experiment: bt.Experiment, *, ranks: bool = False
+) -> pl.DataFrame:
+    """The predictions of an experiment in the columns of the sample."""
+    target = Target.of(experiment, ranks=ranks)
+    asked = sample_without(given, target) if sample is None else Sample.of(sample)
+    return fill_sample(given, asked, target).table
 
 
 PROBABILITIES = [[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]]
@@ -118,11 +130,34 @@ def test_without_a_sample_the_columns_are_id_and_target() -> None:
     assert submission_table(predictions(PROBABILITIES), None, Named())["species"].to_list() == ["dog", "cat", "dog"]
 
 
-def test_hard_ids_survive_the_file_byte_for_byte() -> None:
-    ids = ["007", "1e5", " padded ", "a,b", 'quo"te', "NA", "é", "e\u0301", "line\nbreak", "=1+1"]
-    table = submission_table(predictions(np.arange(10.0), ids), None, Numbered())
-    back = pl.read_csv(table.write_csv().encode(), schema_overrides={"id": pl.String})
-    assert back["id"].to_list() == ids
+def test_one_column_of_booleans_takes_the_most_probable_class_as_the_sample_spells_it() -> None:
+    sample = Sample.parse(b"id,t\na,TRUE\nb,FALSE\nc,TRUE\n", "sample.csv")
+    table = fill_sample(predictions([0.9, 0.2, 0.5]), sample, Target.of(Numbered())).table
+    assert write_cells(table, sample).data == b"id,t\na,FALSE\nb,TRUE\nc,TRUE\n"
+
+
+def test_names_that_are_numbers_are_sent_as_names() -> None:
+    @dataclass(kw_only=True)
+    class Digit(bt.Experiment):
+        metric = bt.Metric.accuracy()
+        classes = ("3", "5")
+
+    sample = pl.DataFrame({"id": ["a", "b", "c"], "digit": ["3", "5", "3"]})
+    assert submission_table(predictions(PROBABILITIES), sample, Digit())["digit"].to_list() == [3, 5, 5]
+
+
+def test_one_column_of_shape_n_1_is_one_number_a_row() -> None:
+    sample = pl.DataFrame({"id": ["a", "b", "c"], "t": [0.0] * 3})
+    assert submission_table(predictions([[1.5], [2.5], [3.5]]), sample, Numbered())["t"].to_list() == [2.5, 1.5, 3.5]
+
+
+def test_whole_ids_of_a_table_are_those_of_the_file() -> None:
+    sample = Sample.parse(b"id,t\n2,0\n1,0\n", "sample.csv")
+    given = Predictions(pl.Series([1, 2]), np.array([0.5, 1.5]))
+    assert fill_sample(given, sample, Target.of(Numbered())).table.rows() == [("2", 1.5), ("1", 0.5)]
+    zeros = Sample.parse(b"id,t\n01,0\n02,0\n", "sample.csv")
+    with pytest.raises(SubmissionError, match="differ by leading zeros; read ids as texts"):
+        fill_sample(given, zeros, Target.of(Numbered()))
 
 
 @pytest.mark.parametrize(
@@ -130,10 +165,10 @@ def test_hard_ids_survive_the_file_byte_for_byte() -> None:
     [
         (
             pl.DataFrame({"id": ["a", "b"], "t": [0.0, 0.0]}),
-            r"2 ids, the predictions 3: 0 are only in the sample .* 1 only",
+            r"has 2 ids, the predictions 3: 0 are only in the sample .* 1 only in the predictions \(first: \['c'\]\)",
         ),
         (pl.DataFrame({"id": list("abcd"), "t": [0.0] * 4}), r"1 are only in the sample \(first: \['d'\]\)"),
-        (pl.DataFrame({"id": [1, 2, 3], "t": [0.0] * 3}), "ids of the sample are Int64, ids of the predictions String"),
+        (pl.DataFrame({"id": [1, 2, 3], "t": [0.0] * 3}), r"3 are only in the sample \(first: \['1', '2', '3'\]\)"),
         (pl.DataFrame({"id": ["a", "b", "c"]}), "has 1 columns and 3 rows"),
         (
             pl.DataFrame({"id": ["a", "b", "c"], "x": [0.0] * 3, "y": [0.0] * 3, "z": [0.0] * 3}),
@@ -149,17 +184,60 @@ def test_predictions_that_do_not_fit_the_sample_are_refused(sample: pl.DataFrame
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"id": ["a", "b"], "y": [1.0, 2.0]}, r"columns are \['id', 'y'\], the sample asks for \['id', 't'\]"),
-        ({"t": [1.0, 2.0], "id": ["a", "b"]}, "columns are"),
-        ({"id": ["b", "a"], "t": [1.0, 2.0]}, "ids of column 'id' differ from the sample's, or come in another order"),
-        ({"id": ["a", "b"], "t": ["1", "2"]}, "column 't' is String, the sample's is Float64"),
-        (
-            {"id": ["a", "b"], "t": [1.0, float("nan")]},
-            r"column 't' has 1 empty, NaN or infinite values \(first ids: \['b'\]\)",
-        ),
-        ({"id": ["a", "b"], "t": [None, 1.0]}, r"first ids: \['a'\]"),
+        ({"id": ["a", "b"], "y": [1.0, 2.0]}, r"columns are id, y; the sample .* asks for id, t \(1 missing: t"),
+        ({"t": [1.0, 2.0], "id": ["a", "b"]}, "Write them in that order"),
+        ({"id": ["a", "b"], "t": ["x", "2"]}, r"column 't': 1 of 2 values are no numbers, such as 'x'"),
+        ({"id": ["a", "b"], "t": [1.0, float("nan")]}, r"1 of 2 values are NaN .*\(first ids: \['b'\]\)"),
+        ({"id": ["a", "b"], "t": [None, 1.0]}, r"1 of 2 values are empty \(first ids: \['a'\]\)"),
+        ({"id": [0.5, 1.5], "t": [0.0, 1.0]}, "ids in column 'id' are Float64"),
+        ({"id": ["a", "b"], "t": [[1.0], [2.0]]}, "column 't' holds List"),
     ],
 )
 def test_a_table_that_the_sample_would_refuse_is_refused(table: dict[str, list[Any]], message: str) -> None:
     with pytest.raises(SubmissionError, match=message):
         check_submission(pl.DataFrame(table), pl.DataFrame({"id": ["a", "b"], "t": [0.0, 0.0]}))
+
+
+def test_a_shuffled_submission_is_the_same_bytes_once_written() -> None:
+    sample = Sample.of(pl.DataFrame({"id": list("abcde"), "t": [0.0] * 5}))
+    table = pl.DataFrame({"id": list("abcde"), "t": [0.1, 0.2, 0.3, 0.4, 0.7]})
+    shuffled = check_submission(table.sample(fraction=1, shuffle=True, seed=3), sample)
+    assert write_cells(shuffled.table, sample).data == write_cells(check_submission(table, sample).table, sample).data
+    assert shuffled.notes == ("rows come in another order than the sample's; leaderboards join them by id",)
+
+
+# --- how numbers are written
+
+
+SAMPLE = Sample.of(pl.DataFrame({"id": ["a", "b", "c"], "t": [0.0] * 3}))
+
+
+def written(values: list[float], *, digits: int | None = None) -> Any:
+    return write_cells(pl.DataFrame({"id": ["a", "b", "c"], "t": values}), SAMPLE, digits=digits)
+
+
+def test_the_shortest_digits_read_back_as_the_same_bits() -> None:
+    random = np.random.default_rng(0)
+    for values in (random.normal(size=3), 10.0 ** random.uniform(-300, 300, 3), np.nextafter([0.1, 0.2, 0.3], 1)):
+        made = written(values.tolist())
+        back = pl.read_csv(made.data, infer_schema=False)["t"]
+        assert [float(text) for text in back] == values.tolist()
+        assert made.sentence == "written with the shortest digits that read back exactly"
+
+
+def test_digits_are_significant_ones_and_what_they_change_is_said() -> None:
+    made = written([123.456, 0.000123456, 1 / 3], digits=3)
+    assert [float(text) for text in pl.read_csv(made.data, infer_schema=False)["t"]] == [123.0, 0.000123, 0.333]
+    assert made.sentence == "3 significant digits: largest change 0.5, no new ties"
+
+
+def test_ties_that_rounding_makes_are_counted_and_those_there_were_are_not() -> None:
+    assert written([0.1234, 0.1236, 0.9], digits=2).tied == 2
+    assert "2 rows become tied" in written([0.1234, 0.1236, 0.9], digits=2).sentence
+    assert written([0.5, 0.5, 0.9], digits=2).tied == 0
+
+
+@pytest.mark.parametrize("digits", [0, 18])
+def test_digits_that_a_number_does_not_have_are_refused(digits: int) -> None:
+    with pytest.raises(UsageError, match=f"digits must be from 1 to 17, got {digits}"):
+        written([1.0, 2.0, 3.0], digits=digits)

@@ -20,11 +20,12 @@ from typing import Annotated, Any
 
 import typer
 
-from batteries.cli.combining import average, blend, submit
+from batteries.cli.combining import average, blend
 from batteries.cli.deriving import calibrate, decide, pseudo, stack
 from batteries.cli.options import Call
 from batteries.cli.prepare import new, split, study
 from batteries.cli.scoring import compare, leaderboard, report, scores, test
+from batteries.cli.submitting import reproduce, submit
 from batteries.cli.training import train, verify
 from batteries.errors import BatteriesError, Interrupted, PeerError, UsageError
 from batteries.prepare.cores import share_cores
@@ -63,7 +64,7 @@ def demo(
 
 _VERBS: tuple[Callable[..., None], ...] = (
     *(new, study, split, train, verify, scores, average, blend, stack, calibrate, decide, pseudo, submit),
-    *(leaderboard, test, compare, report, demo),
+    *(reproduce, leaderboard, test, compare, report, demo),
 )
 for verb in _VERBS:
     app.command(context_settings={"ignore_unknown_options": verb is leaderboard})(verb)  # a score may be -0.5

@@ -1,8 +1,8 @@
-"""Combining: the verbs of step 6: average checkpoints, blend entries, write a submission.
+"""Combining: the verbs of step 6: average checkpoints, blend entries.
 
 In:    names of entries.
-Out:   new entries with scores of their own; a checked submission.
-Next:  `cli.scoring` shows them on the board.
+Out:   new entries with scores of their own.
+Next:  `cli.scoring` shows them on the board, `cli.submitting` sends them.
 """
 
 from __future__ import annotations
@@ -191,20 +191,3 @@ def _numbers(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"--weights {text!r}: write numbers with commas between them, such as 2,1,1") from None
-
-
-def submit(
-    entry: Annotated[str, typer.Argument(help="The entry whose test predictions are sent.")],
-    json: Json = False,
-) -> None:
-    """Step 6: write a submission, checked against the sample."""
-    from batteries.combine.submission import submit as write
-    from batteries.score.entry import open_entry
-
-    chosen = open_entry(ROOT, entry)
-    made = write(chosen, chosen.experiment(), ROOT)
-    if json:
-        show.as_json({"submission": made.name, "file": str(made.path), "sha256": made.sha256, "rows": len(made.table)})
-        return
-    show.table([dict(row) for row in made.table.head(3).iter_rows(named=True)])
-    print(f"{made.name}: {len(made.table)} rows of {entry}, SHA-256 {made.sha256[:12]}; {made.path}")

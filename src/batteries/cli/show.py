@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from batteries.combine.preview import Change, Difference
     from batteries.improve.compare import Comparison, Verdict
     from batteries.score.holdout import Tested
     from batteries.train.rehearse import Rehearsal
     from batteries.train.verify import Finding
 
 Cell = str | int | float | None
+_COLUMNS, _LABELS = 5, 10
+"""How many columns and labels of a submission are compared in a table."""
 
 
 def as_json(data: object) -> None:
@@ -153,6 +158,87 @@ def _parts(result: Comparison, by: str, *, every: bool) -> None:
         if out:
             named = ", ".join(f"{part.name} ({part.gain:+.5f})" for part in out)
             words(f"{result.second} {word} in {out[0].measure} where {by} is {named}")
+
+
+def first_rows(rows: pl.DataFrame, most: int) -> None:
+    """Print the first rows of a table; of many columns, those at both ends."""
+    many = rows.width > 7
+    names = [*rows.columns[:5], rows.columns[-1]] if many else rows.columns
+    lines: list[dict[str, Cell]] = [
+        {name: _short(cell) for name, cell in row.items()} for row in rows.select(names).head(most).to_dicts()
+    ]
+    if many:
+        lines = [{**dict(list(line.items())[:5]), "...": "...", names[-1]: line[names[-1]]} for line in lines]
+    table(lines)
+
+
+def _short(cell: object) -> str:
+    """A cell of a file in few characters, also where it holds line breaks."""
+    if isinstance(cell, float):
+        return f"{cell:.6g}"
+    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(cell))
+    return text if len(text) <= 24 else f"{text[:23]}…"
+
+
+def difference(found: Difference) -> None:
+    """Print how a submission differs from another one."""
+    alone = f"; {found.only_now:,} rows only now, {found.only_before:,} only before"
+    print(f"beside {found.against}: {found.rows:,} rows{alone if found.only_now or found.only_before else ''}")
+    distribution(found.changes)
+    if found.largest_changed is not None:
+        print(f"{found.largest_changed:.2%} of rows have their largest number in another column")
+
+
+def distribution(changes: Sequence[Change]) -> None:
+    """Print a table of the columns of numbers, and one for each of labels; of many, those that correlate least."""
+    numbers = [change for change in changes if change.spread is not None]
+    if len(numbers) > _COLUMNS:
+        compared = numbers[0].spread_before is not None
+        numbers = sorted(numbers, key=lambda change: 1 if change.pearson is None else change.pearson)[:_COLUMNS]
+        words(f"{_COLUMNS} of {len(changes)} columns{', those that correlate least' if compared else ''}")
+    table([line for change in numbers for line in _numbers_of(change)])
+    for change in [change for change in changes if change.counts is not None][:_COLUMNS]:
+        _labels_of(change)
+
+
+def _numbers_of(change: Change) -> Iterator[dict[str, Cell]]:
+    """A line of now, with the correlations, and one of before, if there was one."""
+    compared = change.spread_before is not None
+    for name, spread, told in ((change.column, change.spread, compared), ("  before", change.spread_before, False)):
+        if spread is not None:
+            yield {
+                "column": _short(name),
+                "Pearson": _correlation(change.pearson) if told else "" if compared else None,
+                "Spearman": _correlation(change.spearman) if told else "" if compared else None,
+                "min": _short(spread.least),
+                "mean": _short(spread.mean),
+                "max": _short(spread.most),
+            }
+
+
+def _correlation(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _labels_of(change: Change) -> None:
+    """Print the commonest labels of a column, now and before."""
+    now, before = change.counts or {}, change.counts_before
+    labels = sorted({*now, *(before or {})}, key=lambda label: (-now.get(label, 0), label))
+    if len(labels) <= _LABELS:
+        labels.sort()
+    lines: list[dict[str, Cell]] = [
+        {
+            change.column: _short(label),
+            "now": now.get(label, 0),
+            "before": None if before is None else before.get(label, 0),
+        }
+        for label in labels[:_LABELS]
+    ]
+    table(lines)
+    if len(labels) > _LABELS:
+        print(f"and {len(labels) - _LABELS:,} labels more")
+    if change.changed is not None:
+        print(f"{change.changed:.2%} of rows have another {change.column}")
 
 
 def words(text: str) -> None:

@@ -61,6 +61,8 @@ _POWERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "mean_of_sharpened": ("a finite number above 0", lambda power: isfinite(power) and power > 0),
     "mean_of_rank_powers": ("a finite number other than 0", lambda power: isfinite(power) and power != 0),
 }
+_ROUNDING = 1e-12
+"""Shares that add up to 1 but for this are not divided again, so that a recorded blend has the very same ones."""
 Array = NDArray[np.float64]
 
 
@@ -96,7 +98,9 @@ class Blend:
             raise BlendError(f"weights must be finite, 0 or above and not all 0, got {list(self.weights)}")
         if self.how in ("median", "trimmed") and weights.min() != weights.max():
             raise BlendError(f"{self.how!r} takes all members alike; leave out the weights {list(self.weights)}")
-        object.__setattr__(self, "weights", tuple((weights / weights.sum()).tolist()))
+        if abs(weights.sum() - 1) > _ROUNDING:
+            weights = weights / weights.sum()
+        object.__setattr__(self, "weights", tuple(weights.tolist()))
         self._check_options()
 
     def _check_options(self) -> None:

@@ -15,8 +15,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -197,12 +198,19 @@ def _schema(path: Path) -> dict[str, pl.DataType]:
 
 
 def _header(path: Path) -> list[str]:
-    """The names in the first line of a CSV, each there once."""
+    with open(path, "rb") as file:
+        return csv_header(file, path)
+
+
+def csv_header(file: BinaryIO, path: Path | str) -> list[str]:
+    """Return the names in the first line of a CSV, each there once. Raises PredictionsError."""
+    texts = TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file), [])
+        names = next(csv.reader(texts), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise PredictionsError(f"{path}: is neither Parquet nor CSV in UTF-8 ({error})") from None
+    finally:
+        texts.detach()  # the file is the caller's to close
     if not names:
         raise PredictionsError(f"{path}: is empty; a CSV begins with a line of names, such as id,prediction")
     if twice := sorted({name for name in names if names.count(name) > 1}):
