@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -17,7 +16,6 @@ from typing import Any
 
 import pytest
 from kagglesdk import kaggle_env
-from kaggle_server import SIGNED, TOKEN, KaggleServer, kaggle_server
 
 import batteries as bt
 from batteries.cli.app import main
@@ -29,6 +27,7 @@ from batteries.score.credentials import scrub
 from batteries.score.kaggle import Kaggle
 from batteries.score.ledger import Ledger
 from batteries.score.upload import Upload, pull, send
+from kaggle_server import SIGNED, TOKEN, KaggleServer, kaggle_server
 
 ROOT = Path("runs")
 TEXT = "id,y\n1,0.5\n"
@@ -379,3 +378,142 @@ class Command:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=60)
         return process.returncode, out + err
+
+
+@pytest.fixture
+def trained(server: KaggleServer, toy_folder: Path, capfd: pytest.CaptureFixture[str]) -> KaggleServer:
+    """The service, and an entry to submit."""
+    assert main(["train"]) == 0
+    capfd.readouterr()
+    return server
+
+
+def test_the_command_submits_sends_and_says_what_is_next(
+    trained: KaggleServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = "submit toy-001 --to kaggle titanic"
+    assert main(line.split()) == 0
+    out = capfd.readouterr().out
+    assert out.endswith(
+        "submission-001: sent to kaggle:titanic as 1000, 4 left today; public score\n0.97320\nNext: batteries scores\n"
+    )
+    assert main(line.split()) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert (
+        "submission-001: was sent before to kaggle:titanic as 1000; public score 0.97320 nothing was sent now" in said
+    )
+    trained.pending = 99
+    assert main([*line.split(), "--again", "--wait", "0", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)["upload"]
+    assert (found["state"], found["new"], found["ref"]) == ("sent", True, 1001)
+    trained.pending, trained.error = 0, "wrong ids"
+    assert main(["leaderboard", "--pull"]) == 0
+    out = capfd.readouterr().out
+    assert "without a score: submission-001" in out
+    assert "wrong ids" in out
+    assert main(line.split()) == 3
+    assert "could not score it (wrong ids). Mend it and submit the mended entry" in capfd.readouterr().err
+    trained.allowed = 0
+    assert main([*line.split(), "--again"]) == 8
+
+
+def test_the_command_pulls_scores(sent: KaggleServer, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["leaderboard", "--pull"]) == 2
+    assert "nothing was sent to Kaggle from here" in capfd.readouterr().err
+    go(wait=0.0)
+    sent.private = "0.9"
+    assert main(["leaderboard", "submission-001", "--pull", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert [(each["state"], each["public"], each["private"]) for each in found] == [("scored", 0.9732, 0.9)]
+    assert main(["leaderboard", "--pull"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[2].split() == ["submission-001", "kaggle:titanic", "scored", "0.97320", "0.90000"]
+    assert main(["leaderboard", "submission-001", "0.5"]) == 0
+    assert bt.scores(ROOT)[0].public == 0.5
+
+
+def test_wrong_use_of_the_command_gives_one_message(sent: KaggleServer, capfd: pytest.CaptureFixture[str]) -> None:
+    for line, message in {
+        "submit toy-001 --to mars titanic": "--to mars: this service is not known; write --to kaggle COMPETITION",
+        "submit toy-001 --again": "--again sends the same file once more; say where",
+        "submit runs/submission-001/submission.csv --to kaggle titanic": "--to sends the submission of an entry",
+        "leaderboard": "give a submission and its score",
+        "leaderboard submission-001": "give a submission and its score",
+        "leaderboard submission-001 0.5 --pull": "leave out SCORE and --private",
+        "leaderboard submission-9 --pull": "there is no submission 'submission-9'; submissions: submission-001",
+    }.items():
+        assert main(line.split()) == 2, line
+        out, err = capfd.readouterr()
+        assert message in err
+        assert out == ""
+    assert sent.calls == []
+
+
+def command_lines() -> str:
+    """The command lines of all processes."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes().decode(errors="replace"))
+        except OSError:
+            continue  # it ended meanwhile
+    return "\n".join(lines)
+
+
+def test_a_process_that_is_killed_while_it_sends_has_sent_once(trained: KaggleServer, tmp_path: Path) -> None:
+    command = Command(trained, tmp_path)
+    trained.fails = {"CreateSubmission": "silent"}
+    process = command.start("submit", "toy-001", "--to", "kaggle", "titanic")
+    for _ in range(600):
+        if trained.submissions or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert trained.submissions, process.communicate()
+    lines = command_lines()
+    assert "titanic" in lines
+    assert TOKEN not in lines
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert states() == ["intent"]
+    trained.fails = {}
+    code, said = command("submit", "toy-001", "--to", "kaggle", "titanic")
+    assert code == 0, said
+    assert "was sent before to kaggle:titanic as 1000" in " ".join(said.split())
+    assert (trained.did("CreateSubmission"), states()) == (1, ["intent", "scored"])
+
+
+def everything(folder: Path, *but: Path) -> str:
+    """All that is in the files below a folder, and their names."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path not in but]
+    return "\n".join(f"{path} {path.read_bytes().decode(errors='replace')}" for path in files)
+
+
+def test_a_token_is_in_no_file_output_or_error(trained: KaggleServer, tmp_path: Path) -> None:
+    """The service answers with it, the client prints it where VERBOSE is set, and --debug shows tracebacks."""
+    held = Path.home() / ".kaggle" / "kaggle.json"
+    held.parent.mkdir()
+    held.write_text(json.dumps({"username": "someone", "key": "key-7d1c90ab"}))
+    held.chmod(0o600)
+    command = Command(trained, tmp_path, VERBOSE="1")
+    submit = ("--debug", "submit", "toy-001", "--to", "kaggle", "titanic")
+    trained.fails = {"CreateSubmission": 400}
+    said = [command(*submit)]
+    trained.fails = {}
+    said.append(command(*submit))
+    for method, fault in {"ListSubmissions": 500, "IntrospectToken": 401}.items():
+        trained.fails = {method: fault}
+        said.append(command("--debug", "leaderboard", "--pull"))
+    trained.fails = {"ListSubmissions": 403}
+    del command.environment["KAGGLE_API_TOKEN"]  # so that the pair of kaggle.json is used
+    said.append(command("--debug", "leaderboard", "--pull"))
+    command.environment["TEST_KAGGLE"] = "http://127.0.0.1:9"
+    said.append(command("--debug", "leaderboard", "--pull"))
+    assert [code for code, _ in said] == [1, 0, 1, 1, 1, 1], said  # 1: --debug shows the traceback
+    assert "no ListSubmissions for Basic ***" in said[4][1]
+    texts = everything(tmp_path, held) + "".join(text for _, text in said)
+    basic = b64encode(b"someone:key-7d1c90ab").decode()
+    assert f"Basic {basic}" in trained.headers
+    assert f"Bearer {TOKEN}" in trained.headers
+    for secret in (TOKEN, "key-7d1c90ab", basic, SIGNED):
+        assert secret not in texts

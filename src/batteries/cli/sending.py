@@ -8,7 +8,9 @@ Next:  `batteries scores` shows the scores beside validation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from batteries.cli import show
 from batteries.cli.options import ROOT
@@ -18,32 +20,41 @@ if TYPE_CHECKING:
     from batteries.score.upload import Upload
 
 
-def send_to(target: tuple[str, str], submission: str, *, wait: float, again: bool, json: bool) -> None:
-    """Send a submission to (service, competition), wait for its score and print what became of it.
+To = Annotated[
+    tuple[str, str] | None, typer.Option(metavar="kaggle COMPETITION", help="Send it there, once, and fetch its score.")
+]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for the score.")]
+Again = Annotated[bool, typer.Option("--again", help="Send the same file once more.")]
+
+
+def check_target(to: tuple[str, str] | None, *, again: bool) -> None:
+    """Raise UsageError for a service that is not known, before anything is done."""
+    if to is None and again:
+        raise UsageError("--again sends the same file once more; say where: --to kaggle COMPETITION")
+    if to is not None and to[0] != "kaggle":
+        raise UsageError(f"--to {to[0]}: this service is not known; write --to kaggle COMPETITION")
+
+
+def send_to(to: tuple[str, str], submission: str, *, wait: float, again: bool, json: bool) -> Upload:
+    """Send a submission to (service, competition), wait for its score and, unless for JSON, say what became of it.
 
     Raises
     ------
-    UsageError
-        When the service is not Kaggle.
     SubmissionError
         When the service could not score the file.
 
     """
     from batteries.score.upload import send
 
-    service, competition = target
-    if service != "kaggle":
-        raise UsageError(f"--to {service}: this service is not known; write --to kaggle COMPETITION")
-    sent = send(submission, competition, ROOT, again=again, wait=wait, progress=not json)
-    if json:
-        show.as_json(sent.plain())
-    elif sent.state != "failed":
+    sent = send(submission, to[1], ROOT, again=again, wait=wait, progress=not json)
+    if sent.state == "failed":
+        raise SubmissionError(f"{sent.sentence}. Mend it and submit the mended entry, or send this one with --again")
+    if not json:
         show.words(sent.sentence)
         if not sent.new:
-            show.words("Nothing was sent now; to send the same file once more, add --again")
+            show.words("nothing was sent now; to send the same file once more add --again")
         print(f"Next: batteries {'scores' if sent.state == 'scored' else f'leaderboard {submission} --pull'}")
-    if sent.state == "failed":
-        raise SubmissionError(sent.sentence)
+    return sent
 
 
 def pulled(submission: str | None, *, json: bool) -> None:

@@ -10,6 +10,7 @@ when VERBOSE is set. So every call of it goes through `Kaggle._calling`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -68,10 +69,7 @@ class Kaggle:
         self.competition = competition
         self._secrets = kaggle_secrets()
         with self._calling():
-            from kaggle.api.kaggle_api_extended import KaggleApi  # type: ignore[import-untyped]
-
-            self._api: Any = KaggleApi()
-            self._api.args = []  # it may hold --verbose, from the environment
+            self._api: Any = _client()
             self._api.authenticate()
         self._secrets += [
             str(self._api.config_values[key]) for key in ("token", "key") if key in self._api.config_values
@@ -155,6 +153,18 @@ class Kaggle:
             403: f"accept the rules first: {page}/rules",
             404: f"is there a competition at {page}?",
         }.get(status, f"see {page}")
+
+
+def _client() -> Any:
+    """The official client. Where VERBOSE is set, importing it would have every library log all it does."""
+    loud = {name: os.environ.pop(name) for name in ("VERBOSE", "VERBOSE_OUTPUT") if name in os.environ}
+    try:
+        from kaggle.api.kaggle_api_extended import KaggleApi  # type: ignore[import-untyped]
+    finally:
+        os.environ.update(loud)
+    api = KaggleApi()
+    api.args = []  # it has --verbose where a program imported it before
+    return api
 
 
 def _message(error: Exception) -> str:

@@ -118,12 +118,9 @@ def send(
         raise CorruptError(f"{file} is not the file that was checked; make it again: batteries submit {made['entry']}")
     with locked(file.parent), Ledger(root) as ledger:
         book = _Book(ledger, Kaggle(competition), submission, made["sha256"], Path(root))
-        book.take_in(book.service.submissions())
-        if book.refs and not again:
-            return book.follow(max(book.refs), wait, show=progress)
-        left = book.allowed(again=again)
-        sent = book.follow(book.send(file), wait, show=progress)
-    return replace(sent, new=True, left=left and left - 1)
+        ref, new, left = book.once(file, again=again, show=progress)
+        sent = book.follow(ref, wait, show=progress)
+    return replace(sent, new=new, left=left)
 
 
 def pull(root: Path | str = "runs", submission: str | None = None) -> list[Upload]:
@@ -205,6 +202,17 @@ class _Book:
                 if score is not None:
                     leaderboard(self.submission, score, self.root, private=private)
             self.note(state, **detail)
+
+    def once(self, file: Path, *, again: bool, show: bool) -> tuple[int, bool, int | None]:
+        """Send the file unless it was sent; return the service's number, whether it is new, and what is left today."""
+        with Progress("sending", total=3, show=show) as bar:
+            self.take_in(self.service.submissions())
+            if self.refs and not again:
+                return max(self.refs), False, None
+            bar.advance()
+            left = self.allowed(again=again)
+            bar.advance()
+            return self.send(file), True, left and left - 1
 
     def allowed(self, *, again: bool) -> int | None:
         """How many more the service allows today; refused where none, or while an earlier try may yet show up."""
