@@ -133,6 +133,7 @@ def test_what_was_made_of_others_names_them_and_is_no_parent_of_runs() -> None:
     assert (found["average-001"].parent, found["average-001"].changed) == ("toy-001", ("of toy-001",))
     assert (found["blend-001"].parent, found["blend-001"].changed) == (None, ("rank of toy-001, toy-002",))
     assert (found["toy-002"].parent, found["toy-002"].changed) == ("toy-001", ())
+    assert (found["average-001"].fields["lr"], found["blend-001"].fields) == (0.1, {})
 
 
 def test_a_long_value_that_changed_is_shortened() -> None:

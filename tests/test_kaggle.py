@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from kagglesdk import kaggle_env
 
 import batteries as bt
 from batteries.cli.app import main
-from batteries.errors import BusyError, CorruptError, NotSafeError, UnclearError, UsageError
+from batteries.errors import BusyError, CorruptError, Interrupted, NotSafeError, UnclearError, UsageError
 from batteries.files import locked
 from batteries.score import kaggle as client
 from batteries.score import upload as module
@@ -143,7 +144,9 @@ def test_another_name_of_the_same_bytes_is_the_same_file(sent: KaggleServer) -> 
 
 def test_a_reached_limit_stops_before_anything_is_noted_or_sent(sent: KaggleServer) -> None:
     sent.allowed = 0
-    with pytest.raises(BusyError, match="kaggle:titanic allows no more submissions today; nothing was sent") as caught:
+    with pytest.raises(
+        BusyError, match="kaggle:titanic allows no more submissions today, or in all; nothing"
+    ) as caught:
         go()
     assert caught.value.exit_code == 8
     assert (sent.did("StartSubmissionUpload"), states()) == (0, [])
@@ -476,11 +479,35 @@ def test_a_process_that_is_killed_while_it_sends_has_sent_once(trained: KaggleSe
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert states() == ["intent"]
-    trained.fails = {}
-    code, said = command("submit", "toy-001", "--to", "kaggle", "titanic")
-    assert code == 0, said
-    assert "was sent before to kaggle:titanic as 1000" in " ".join(said.split())
-    assert (trained.did("CreateSubmission"), states()) == (1, ["intent", "scored"])
+    trained.fails, trained.pending = {}, 999
+    process = command.start("submit", "toy-001", "--to", "kaggle", "titanic")
+    for _ in range(600):
+        if trained.did("ListSubmissions") > 2 or process.poll() is not None:  # it waits for the score
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert (process.returncode, trained.did("CreateSubmission"), states()) == (130, 1, ["intent", "sent"]), said
+    assert "submission-001 is sent; for its score later: batteries leaderboard submission-001 --pull" in said
+
+
+def test_ctrl_c_while_it_is_sent_is_noted_and_nothing_is_sent_twice(
+    sent: KaggleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ANSWER", 20.0)
+    reader = threading.main_thread().ident
+    assert reader is not None
+    sent.fails = {"CreateSubmission": "silent"}
+
+    def stop(method: str) -> None:
+        if method == "CreateSubmission":
+            threading.Timer(0.2, signal.pthread_kill, (reader, signal.SIGINT)).start()
+
+    sent.watch = stop
+    with pytest.raises(Interrupted, match="stopped while submission-001 was sent") as caught:
+        go()
+    assert (caught.value.exit_code, states()) == (130, ["intent", "unknown"])
+    assert (go().new, sent.did("CreateSubmission")) == (False, 1)
 
 
 def everything(folder: Path, *but: Path) -> str:

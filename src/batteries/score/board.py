@@ -64,7 +64,7 @@ class Row:
     at: str = field(compare=False)
     """When it was made, in ISO 8601."""
     fields: dict[str, Any]
-    """The hyperparameters."""
+    """The hyperparameters; none of what several were combined into."""
     recipe: str | None
     """The same for runs that differ in their seed alone; None for what is no run."""
     parent: str | None
@@ -211,7 +211,7 @@ def _row(entry: dict[str, Any], events: Sequence[dict[str, Any]], origin: Origin
         public_gap=_minus(public, valid),
         private_gap=_minus(private, public),
         at=entry["config"].get("made") or entry["at"],
-        fields=dict(entry["config"]["fields"]),
+        fields={} if "members" in entry["config"] else dict(entry["config"]["fields"]),
         recipe=recipe(entry["config"]),
         parent=origin.parent,
         changed=origin.changed,

@@ -11,14 +11,15 @@ the service's list again, whatever happened to the answer or to the ledger; the 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from signal import SIGINT
 from typing import Any
 
-from batteries.errors import BatteriesError, BusyError, CorruptError, UnclearError, UsageError
+from batteries.errors import BatteriesError, BusyError, CorruptError, Interrupted, UnclearError, UsageError
 from batteries.files import digest_file, locked
 from batteries.progress import Progress
 from batteries.score.kaggle import Kaggle, Listed
@@ -228,8 +229,8 @@ class _Book:
         left = self.service.left()
         if left == 0:
             raise BusyError(
-                f"{self.target} allows no more submissions today; nothing was sent. Run the same again after midnight"
-                " UTC"
+                f"{self.target} allows no more submissions today, or in all; nothing was sent. A day ends at midnight"
+                " UTC: run the same again then"
             )
         return left
 
@@ -243,6 +244,13 @@ class _Book:
             raise UnclearError(
                 f"{error}. Run the same again: it looks into {self.target}'s list before it sends anything"
             ) from None
+        except KeyboardInterrupt:
+            self.note("unknown", reason="stopped while it was sent")
+            raise Interrupted(
+                f"stopped while {self.submission} was sent. Run the same again: it looks into {self.target}'s list"
+                " before it sends anything",
+                signum=SIGINT,
+            ) from None
         except BatteriesError as error:
             self.note("failed", reason=str(error))
             raise
@@ -252,7 +260,7 @@ class _Book:
     def follow(self, ref: int, wait: float, *, show: bool) -> Upload:
         """Wait for the score, if it takes no longer than `wait` seconds."""
         ends, pause = time.monotonic() + wait, _POLL
-        with Progress("waiting for the score", total=max(1, round(wait)), show=show) as bar:
+        with Progress("waiting for the score", total=max(1, round(wait)), show=show) as bar, self.stoppable():
             while (found := self.result(ref)).state == "sent" and (left := ends - time.monotonic()) > 0:
                 time.sleep(min(pause, left))
                 bar.advance(round(pause))
@@ -260,6 +268,17 @@ class _Book:
                 with suppress(BusyError):  # it is sent; the score can come later
                     self.take_in(self.service.submissions())
         return found
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Say what is next when Ctrl-C ends the waiting."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{self.submission} is sent; for its score later: batteries leaderboard {self.submission} --pull",
+                signum=SIGINT,
+            ) from None
 
     def result(self, ref: int | None) -> Upload:
         """What is known of one number, or of a file that has none."""
