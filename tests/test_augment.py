@@ -1,7 +1,9 @@
-"""Augment: numbers of a sample depend on (seed, epoch, row, call) alone, and look random in every direction."""
+"""Sample random: numbers of a sample depend on (seed, epoch, row, call) alone, and look random in every direction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from batteries.errors import UsageError
+from batteries.prepare import augment
 from batteries.prepare.augment import SampleRandom, random_shift
 from batteries.prepare.seed import derive_seed
 
@@ -160,6 +163,56 @@ def test_limits_without_numbers_between_them_are_refused(low: int, high: int) ->
         SampleRandom(1, epoch=0, rows=torch.arange(3)).integers(low, high)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 1.0, 2.0, 30.0])
+def test_beta_numbers_have_the_distribution_that_scipy_has(alpha: float) -> None:
+    drawn = SampleRandom(3, epoch=0, rows=torch.arange(100_000)).beta(alpha)
+    assert drawn.dtype == torch.float32
+    assert 0 <= float(drawn.min()) <= float(drawn.max()) <= 1
+    places = np.linspace(0.001, 0.999, 200)  # further out, float32 rounds to 0 and 1
+    shares = np.searchsorted(np.sort(drawn.double().numpy()), places) / 100_000
+    assert np.abs(shares - stats.beta(alpha, alpha).cdf(places)).max() < 0.006  # Kolmogorov's limit for 0.1 %
+    assert float(drawn.double().var()) == pytest.approx(stats.beta(alpha, alpha).var(), rel=0.02)
+
+
+def test_beta_numbers_are_finite_for_the_smallest_and_largest_uniform_ones() -> None:
+    class Extreme(SampleRandom):
+        def uniform(self, *shape: int) -> torch.Tensor:
+            edge = torch.tensor([0.0, 2.0**-24, 0.25, 0.5, 0.75, 1 - 2.0**-24])
+            return torch.cartesian_prod(edge, edge)
+
+    for alpha in (1e-4, 0.2, 1.0, 1e4):
+        drawn = Extreme(0, epoch=0, rows=torch.arange(36)).beta(alpha)
+        assert bool(((drawn >= 0) & (drawn <= 1)).all())
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("inf"), float("nan")])
+def test_beta_without_a_distribution_is_refused(alpha: float) -> None:
+    with pytest.raises(UsageError, match="needs a finite alpha > 0"):
+        SampleRandom(1, epoch=0, rows=torch.arange(3)).beta(alpha)
+
+
+def test_a_chance_is_never_at_0_always_at_1_and_as_frequent_as_said_between() -> None:
+    random = SampleRandom(1, epoch=0, rows=torch.arange(50_000))
+    assert not random.chance(0).any()
+    assert random.chance(1).all()
+    assert stats.binomtest(int(random.chance(0.3).sum()), 50_000, 0.3).pvalue > LEAST
+    for p in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match=r"p must be a probability between 0 and 1, got"):
+            random.chance(p)
+
+
+def test_numbers_between_limits_are_uniform() -> None:
+    drawn = SampleRandom(1, epoch=0, rows=torch.arange(50_000)).between(-3, 5).double().numpy()
+    assert stats.kstest(drawn, stats.uniform(-3, 8).cdf).pvalue > LEAST
+
+
+def test_a_copy_goes_on_with_the_same_numbers() -> None:
+    random = SampleRandom(1, epoch=0, rows=torch.arange(5))
+    random.uniform()
+    same = copy(random)
+    assert torch.equal(random.uniform(2), same.uniform(2))
+
+
 def shifted_slowly(images: np.ndarray[Any, Any], moves: list[list[int]]) -> np.ndarray[Any, Any]:
     """Pixel by pixel: what lies at (y + down, x + right), zero outside."""
     result = np.zeros_like(images)
@@ -196,3 +249,35 @@ def test_a_shift_of_an_image_does_not_depend_on_its_batch() -> None:
     whole = random_shift(images, SampleRandom(0, epoch=0, rows=torch.arange(8)), 2)
     alone = random_shift(images[5:6], SampleRandom(0, epoch=0, rows=torch.tensor([5])), 2)
     assert torch.equal(whole[5:6], alone)
+
+
+META = {"device": "meta"}
+IMAGES, LABELS = torch.rand(8, 3, 16, 16, **META), torch.zeros(8, dtype=torch.int64, **META)
+POOL = torch.rand(50, 3, 16, 16, **META), torch.zeros(50, dtype=torch.int64, **META)
+WITHOUT_NUMBERS: dict[str, Callable[[SampleRandom], Any]] = {
+    "random_shift": lambda random: random_shift(IMAGES, random, pixels=4),
+    "random_flip": lambda random: augment.random_flip(IMAGES, random),
+    "random_erasing": lambda random: augment.random_erasing(IMAGES, random, fill=IMAGES[0].mean(dim=0)),
+    "random_affine": lambda random: augment.random_affine(IMAGES, random, shear=5),
+    "random_colour": lambda random: augment.random_colour(IMAGES, random, hue=0.1),
+    "random_resized_crop": lambda random: augment.random_resized_crop(IMAGES, random, size=(8, 8)),
+    "mixup": lambda random: augment.mixup(IMAGES, LABELS, random, classes=3),
+    "cutmix": lambda random: augment.cutmix(IMAGES, LABELS, random, classes=3, among=POOL),
+    "smooth": lambda random: augment.smooth(LABELS, classes=3),
+    "swap_noise": lambda random: augment.swap_noise(IMAGES[:, 0, 0], random, among=POOL[0][:, 0, 0]),
+    "feature_dropout": lambda random: augment.feature_dropout(IMAGES, random),
+    "token_drop": lambda random: augment.token_drop(LABELS[:, None].expand(8, 9), random, keep=(1, 2)),
+}
+
+
+def test_every_change_is_among_those_without_numbers() -> None:
+    assert {name for name in augment.__all__ if name[0].islower()} == WITHOUT_NUMBERS.keys()
+
+
+@pytest.mark.parametrize("change", WITHOUT_NUMBERS)
+def test_no_change_reads_a_number_back_from_the_device(change: str) -> None:
+    """A device without numbers fails where one is asked for, which is where a step would wait for an accelerator."""
+    changed = WITHOUT_NUMBERS[change](SampleRandom(1, epoch=0, rows=LABELS))
+    assert all(tensor.is_meta for tensor in (changed if isinstance(changed, tuple) else (changed,)))
+    with pytest.raises(RuntimeError, match="meta"):
+        LABELS[0].item()

@@ -17,6 +17,7 @@ from batteries.experiment.counted import auc_of, mean_of
 from batteries.score.noise import scorer
 
 BUILT_IN = [Metric.accuracy(), Metric.auc(), Metric.log_loss(), Metric.f1(), Metric.rmse(), Metric.mae()]
+BUILT_IN += [Metric.fbeta(2), Metric.fbeta(0.5), Metric.mcc(), Metric.qwk()]
 
 
 def drawn_rows(n: int, draws: int, seed: int) -> np.ndarray:

@@ -19,10 +19,10 @@ from scipy import stats
 import batteries as bt
 from batteries.cli.app import main
 from batteries.combine.blend import Blend
-from batteries.combine.preview import difference, previous
+from batteries.combine.preview import difference, distribution, previous
 from batteries.combine.reproduce import reproduce
 from batteries.combine.submission import Submission
-from batteries.errors import CorruptError, UsageError
+from batteries.errors import CorruptError, ExperimentError, SubmissionError, UsageError
 from batteries.experiment.predictions import Predictions
 from batteries.files import read_sealed, write_sealed
 from batteries.score.entry import Entry, open_entry
@@ -128,6 +128,27 @@ def test_the_competitions_file_is_copied_and_may_be_gone(root: Path, tmp_path: P
     assert made.path.read_text().startswith(f"row,p\n{FIRST_TEST_ID},0.")
     sample.unlink()
     assert reproduce(made.name, root).data == made.path.read_bytes()
+
+
+def test_a_stale_sample_is_refused_with_both_counts_and_nothing_is_written(root: Path) -> None:
+    sample = pl.DataFrame({"id": np.arange(TESTS - 10) + FIRST_TEST_ID, "p": [0.5] * (TESTS - 10)})
+    message = (
+        r"has 30 ids, the predictions 40: 0 are only in the sample .*, 10 only in the predictions \(first: \['10030'"
+    )
+    with pytest.raises(SubmissionError, match=message):
+        sent(root, "toy-001", sample=sample)
+    assert not list(root.glob("*submission*"))
+
+
+def test_a_sample_of_another_library_is_refused(root: Path) -> None:
+    class Other(Binary):
+        def sample_submission(self) -> pl.DataFrame | None:
+            return {"id": [1]}  # type: ignore[return-value]
+
+    with pytest.raises(
+        ExperimentError, match=r"Other.sample_submission\(\) must return a polars DataFrame .*, got dict"
+    ):
+        bt.submit(open_entry(root, "toy-001"), Other(), root)
 
 
 def test_another_number_of_digits_is_another_submission_and_the_same_is_not_made_twice(root: Path) -> None:
@@ -305,6 +326,13 @@ def test_of_labels_the_changed_share_and_the_counts_are_told() -> None:
     change = difference(columns(p=now), columns(p=before), "it").changes[0]
     assert change.changed == 0.05
     assert (change.counts, change.counts_before) == ({"cat": 150, "dog": 50}, {"cat": 140, "dog": 60})
+
+
+def test_of_many_labels_the_commonest_are_counted() -> None:
+    table = pl.DataFrame({"id": range(3000), "p": ["b", "a"] * 500 + [f"c{i}" for i in range(2000)]})
+    counts = distribution(table)[0].counts
+    assert counts is not None
+    assert (len(counts), counts["a"], counts["b"], counts["c0"]) == (1000, 500, 500, 1)
 
 
 def test_codes_written_another_way_are_the_same_labels() -> None:

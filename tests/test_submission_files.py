@@ -313,11 +313,23 @@ def test_ids_that_a_spreadsheet_would_run_are_kept_and_reported(first: str, tmp_
 
 def test_what_is_worth_a_look_is_noted() -> None:
     assert notes(NUMBERS, b"id,t\na,2\nb,2\nc,2\n") == "column 't' is 2.0 in every row"
+    assert notes(SHARES, b"id,cat,dog\na,1,0\nb,1,0\nc,1,0\n") == "columns cat, dog are the same in every row"
     assert "labels that the sample has not: bird" in notes(NAMES, b"id,t\na,bird\nb,dog\nc,cat\n")
     assert "add up to 1 in each row; in 1 of 3 rows here not" in notes(
         SHARES, b"id,cat,dog\na,0.2,0.2\nb,1,0\nc,0.5,0.5\n"
     )
     assert notes(NUMBERS, b"id,t\na,1\nb,2\nc,3\n") == ""
+
+
+def test_a_sample_that_no_csv_can_hold_is_refused() -> None:
+    with pytest.raises(DataError, match="the sample submission cannot be written as CSV"):
+        Sample.of(pl.DataFrame({"id": ["a"], "t": [[0.5]]}))
+
+
+def test_a_sample_that_spells_its_labels_otherwise_is_noted() -> None:
+    sent = pl.DataFrame({"id": ["a", "b", "c"], "t": ["Cat", "Dog", "Dog"]})
+    found = check_submission(sent, Sample.parse(NAMES, "sample.csv"), classes=["Cat", "Dog"])
+    assert found.notes == ("the sample's 't' has labels that are none of the classes: cat, dog",)
 
 
 def test_a_label_that_is_no_class_is_refused_where_classes_are_known() -> None:
@@ -380,7 +392,7 @@ def test_of_probabilities_of_classes_the_most_probable_one_is_sent_where_one_col
     Path("theirs.csv").write_text("id,dog,cat\na,0.4,0.6\nb,0.8,0.2\nc,0.9,0.1\n")
     made = submit_file("ours.csv", "named.csv", "1.csv", classes=["cat", "dog", "ox"])
     assert made.path.read_text() == "id,label\na,ox\nb,cat\nc,dog\n"
-    assert made.notes == ("the most probable class of prediction_0, prediction_1, prediction_2 is written",)
+    assert made.notes == ("the most probable class of prediction_0, prediction_1, prediction_2 is written as 'label'",)
     made = submit_file("ours.csv", "coded.csv", "2.csv")
     assert made.path.read_text() == "id,label\na,2\nb,0\nc,1\n"
     made = submit_file("theirs.csv", "named.csv", "3.csv", classes=["cat", "dog"])
@@ -393,7 +405,9 @@ def test_of_probabilities_of_classes_the_most_probable_one_is_sent_where_one_col
 
 def test_of_two_classes_the_probability_of_the_second_is_sent_where_numbers_are_asked(folder: Path) -> None:
     Path("p.csv").write_text("id,prediction_0,prediction_1\na,0.75,0.25\nb,0.5,0.5\nc,0,1\n")
-    assert submit_file("p.csv", "sample.csv", "out.csv").path.read_text() == "key,target\na,0.25\nb,0.5\nc,1.0\n"
+    made = submit_file("p.csv", "sample.csv", "out.csv")
+    assert made.path.read_text() == "key,target\na,0.25\nb,0.5\nc,1.0\n"
+    assert made.notes == ("prediction_1 is written as 'target'",)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from batteries.combine.blend_files import blend_files as blend_files
     from batteries.combine.calibrate import calibrate as calibrate
     from batteries.combine.calibrate import calibrate_entry as calibrate_entry
+    from batteries.combine.check_submission import check_submission as check_submission
     from batteries.combine.climb import Climb as Climb
     from batteries.combine.decide import decide as decide
     from batteries.combine.decide import decide_entry as decide_entry
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from batteries.combine.pseudo import pseudo_table as pseudo_table
     from batteries.combine.pseudo import training_rows as training_rows
     from batteries.combine.reliability import reliability as reliability
+    from batteries.combine.reproduce import reproduce as reproduce
+    from batteries.combine.sample import Sample as Sample
     from batteries.combine.search import Search as Search
     from batteries.combine.simplex import Simplex as Simplex
     from batteries.combine.soup import soup as soup
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from batteries.combine.stack import stack_entries as stack_entries
     from batteries.combine.submission import Submission as Submission
     from batteries.combine.submission import submit as submit
+    from batteries.combine.submit_file import submit_file as submit_file
     from batteries.combine.thresholds import best_threshold as best_threshold
     from batteries.experiment import Batch as Batch
     from batteries.experiment import Experiment as Experiment
@@ -60,7 +64,20 @@ if TYPE_CHECKING:
     from batteries.improve.shakeup import shake_up_of as shake_up_of
     from batteries.improve.significance import corrected_t as corrected_t
     from batteries.prepare.augment import SampleRandom as SampleRandom
+    from batteries.prepare.augment import View as View
+    from batteries.prepare.augment import Views as Views
+    from batteries.prepare.augment import cutmix as cutmix
+    from batteries.prepare.augment import feature_dropout as feature_dropout
+    from batteries.prepare.augment import mixup as mixup
+    from batteries.prepare.augment import random_affine as random_affine
+    from batteries.prepare.augment import random_colour as random_colour
+    from batteries.prepare.augment import random_erasing as random_erasing
+    from batteries.prepare.augment import random_flip as random_flip
+    from batteries.prepare.augment import random_resized_crop as random_resized_crop
     from batteries.prepare.augment import random_shift as random_shift
+    from batteries.prepare.augment import smooth as smooth
+    from batteries.prepare.augment import swap_noise as swap_noise
+    from batteries.prepare.augment import token_drop as token_drop
     from batteries.prepare.environment import prepare_environment as prepare_environment
     from batteries.prepare.folds import Folds as Folds
     from batteries.prepare.folds import Grouped as Grouped
@@ -138,6 +155,7 @@ _HOME = {
     "Polynomial": "experiment.schedule",
     "Predictions": "experiment.predictions",
     "Run": "train.record",
+    "Sample": "combine.sample",
     "SampleRandom": "prepare.augment",
     "Search": "combine.search",
     "Shuffled": "train.samplers",
@@ -148,6 +166,8 @@ _HOME = {
     "Submission": "combine.submission",
     "Tracker": "train.trackers",
     "TrainState": "train.state",
+    "View": "prepare.augment",
+    "Views": "prepare.augment",
     "WandB": "train.trackers",
     "Weighted": "train.samplers",
     "add_predictions": "combine.stack",
@@ -162,17 +182,21 @@ _HOME = {
     "blend_files": "combine.blend_files",
     "calibrate": "combine.calibrate",
     "calibrate_entry": "combine.calibrate",
+    "check_submission": "combine.check_submission",
     "compare": "improve.compare",
     "corrected_t": "improve.significance",
+    "cutmix": "prepare.augment",
     "decide": "combine.decide",
     "decide_entry": "combine.decide",
     "derive_seed": "prepare.seed",
+    "feature_dropout": "prepare.augment",
     "fit_blend": "combine.fit_blend",
     "fit_weights": "combine.fitted",
     "leaderboard": "score.leaderboard",
     "load_experiment": "experiment",
     "load_weights": "train.weights",
     "make_folds": "prepare.folds",
+    "mixup": "prepare.augment",
     "nested": "combine.nested",
     "new": "prepare.new",
     "open_entry": "score.entry",
@@ -181,16 +205,23 @@ _HOME = {
     "prepare_environment": "prepare.environment",
     "pseudo_label": "combine.pseudo",
     "pseudo_table": "combine.pseudo",
+    "random_affine": "prepare.augment",
+    "random_colour": "prepare.augment",
+    "random_erasing": "prepare.augment",
+    "random_flip": "prepare.augment",
+    "random_resized_crop": "prepare.augment",
     "random_shift": "prepare.augment",
     "read_predictions": "experiment.prediction_files",
     "recompute_batch_norm": "train.average",
     "record": "score.board",
     "rehearse": "train.rehearse",
     "reliability": "combine.reliability",
+    "reproduce": "combine.reproduce",
     "scores": "score.board",
     "seed_everything": "prepare.seed",
     "shake_up": "improve.shakeup",
     "shake_up_of": "improve.shakeup",
+    "smooth": "prepare.augment",
     "soup": "combine.soup",
     "soup_scores": "combine.soup",
     "split": "prepare.folds",
@@ -198,7 +229,10 @@ _HOME = {
     "stack_entries": "combine.stack",
     "study": "prepare.study",
     "submit": "combine.submission",
+    "submit_file": "combine.submit_file",
+    "swap_noise": "prepare.augment",
     "test": "score.holdout",
+    "token_drop": "prepare.augment",
     "train_run": "train.run",
     "training_rows": "combine.pseudo",
     "verify": "train.verify",

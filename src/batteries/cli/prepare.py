@@ -28,12 +28,23 @@ def new(
     print(f"{folder}: {files}. Next: cd {folder} && batteries study")
 
 
-def study(experiment: File = "experiment.py", json: Json = False) -> None:
+def study(
+    experiment: File = "experiment.py",
+    augment: Annotated[bool, typer.Option("--augment", help="Draw samples before and after augment instead.")] = False,
+    json: Json = False,
+) -> None:
     """Step 0: look at the data; plots and advice."""
     from batteries.experiment import load_experiment
     from batteries.prepare.study import study as look
-    from batteries.report.page import write_study_page
+    from batteries.report.page import write_augment_page, write_study_page
 
+    if augment:
+        page = write_augment_page(load_experiment(Path(), experiment), ROOT)
+        if json:
+            show.as_json({"page": str(page)})
+        else:
+            print(f"before and after: {page}")
+        return
     found = look(load_experiment(Path(), experiment))
     page = write_study_page(found, ROOT)
     if json:

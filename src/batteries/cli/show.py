@@ -196,7 +196,8 @@ def distribution(changes: Sequence[Change]) -> None:
         compared = numbers[0].spread_before is not None
         numbers = sorted(numbers, key=lambda change: 1 if change.pearson is None else change.pearson)[:_COLUMNS]
         words(f"{_COLUMNS} of {len(changes)} columns{', those that correlate least' if compared else ''}")
-    table([line for change in numbers for line in _numbers_of(change)])
+    if numbers:
+        table([line for change in numbers for line in _numbers_of(change)])
     for change in [change for change in changes if change.counts is not None][:_COLUMNS]:
         _labels_of(change)
 
@@ -228,17 +229,17 @@ def _labels_of(change: Change) -> None:
         labels.sort()
     lines: list[dict[str, Cell]] = [
         {
-            change.column: _short(label),
+            _short(change.column): _short(label),
             "now": now.get(label, 0),
             "before": None if before is None else before.get(label, 0),
         }
         for label in labels[:_LABELS]
     ]
-    table(lines)
     if len(labels) > _LABELS:
-        print(f"and {len(labels) - _LABELS:,} labels more")
+        print(f"the {_LABELS} commonest of {_short(change.column)}")
+    table(lines)
     if change.changed is not None:
-        print(f"{change.changed:.2%} of rows have another {change.column}")
+        print(f"{change.changed:.2%} of rows have another {_short(change.column)}")
 
 
 def words(text: str) -> None:

@@ -147,6 +147,7 @@ def _say(table: pl.DataFrame, notes: tuple[str, ...], found: Difference | None) 
     from batteries.combine.preview import distribution
 
     show.first_rows(table, _FIRST)
+    print()
     if found is None:
         show.distribution(distribution(table))
     else:

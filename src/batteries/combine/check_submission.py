@@ -166,11 +166,19 @@ def _notes(table: pl.DataFrame, sample: Sample, classes: Sequence[str]) -> list[
             f"{len(formulas):,} of {len(table):,} ids begin as a spreadsheet's formula does (first:"
             f" {formulas.head(5).to_list()}); they are kept as they are, so do not open the file in a spreadsheet"
         )
+    constant = [name for name in sample.names if len(table) > 1 and table[name].n_unique() == 1]
+    if constant:
+        are = (
+            f"s {some(constant, 5)} are the same"
+            if len(constant) > 1
+            else f" {constant[0]!r} is {table[constant[0]][0]}"
+        )
+        notes.append(f"column{are} in every row")
     for asked in sample.asked:
         column = table[asked.name]
-        if len(table) > 1 and column.n_unique() == 1:
-            notes.append(f"column {asked.name!r} is {column[0]} in every row")
-        if not classes and len(asked.labels) > 1 and (new := _unseen(column, asked)):
+        if classes and (strange := sorted(set(asked.labels) - set(classes))):
+            notes.append(f"the sample's {asked.name!r} has labels that are none of the classes: {some(strange, 5)}")
+        elif not classes and len(asked.labels) > 1 and (new := _unseen(column, asked)):
             notes.append(f"column {asked.name!r} has labels that the sample has not: {some(new, 5)}")
     if sample.adds_up and all(dtype.is_float() for dtype in table.dtypes[1:]):
         sums = table.select(pl.sum_horizontal(pl.exclude(sample.id))).to_series()

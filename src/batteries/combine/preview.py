@@ -20,8 +20,8 @@ from batteries.combine.submission import FILE, Submission
 from batteries.errors import UsageError
 from batteries.score.ledger import Ledger
 
-_LABELS = 50
-"""Whole numbers of at most so many different values are labels."""
+_LABELS, _COMMONEST = 50, 1000
+"""Whole numbers of at most so many different values are labels; of so many labels rows are counted."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Change:
     """Of labels: the share of rows with another one."""
     counts: Mapping[str, int] | None = None
     counts_before: Mapping[str, int] | None = None
+    """Rows of each label, of the commonest where there are many."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,9 @@ def _spread(numbers: pl.Series) -> Spread:
 
 
 def _counts(labels: pl.Series) -> dict[str, int]:
-    return dict(sorted(labels.value_counts().iter_rows()))
+    counts = labels.value_counts().rows()
+    commonest = sorted(counts, key=lambda row: (-row[1], row[0]))[:_COMMONEST]
+    return dict(sorted(commonest))
 
 
 def _largest_changed(pairs: list[tuple[pl.Series, pl.Series]]) -> float:

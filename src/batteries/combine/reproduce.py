@@ -133,7 +133,7 @@ def _other_bytes(data: bytes, file: Path, record: Mapping[str, Any]) -> str:
     return (
         f"{record['name']}: all that it was made of is unchanged, but the file comes out otherwise"
         f" (SHA-256 {sha256(data).hexdigest()[:12]}, recorded {record['sha256'][:12]});"
-        f" {_difference(data, file)}. Versions: {', '.join(changed) or 'the same'}"
+        f" beside {file}, {_difference(data, file)}. Versions: {', '.join(changed) or 'the same'}"
     )
 
 
@@ -153,4 +153,4 @@ def _difference(data: bytes, file: Path) -> str:
         ids = made.join(same, on=key, how="anti", maintain_order="left")[key]
     except (OSError, SubmissionError, pl.exceptions.PolarsError) as error:
         return f"it cannot be compared with {file} ({error})"
-    return f"{len(ids):,} of {len(made):,} ids have other values in {file} (first: {ids.head(5).to_list()})"
+    return f"{len(ids):,} of {len(made):,} ids have other values (first: {ids.head(5).to_list()})"

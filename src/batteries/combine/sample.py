@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from batteries.combine.cells import is_empty, is_parquet, parse_cells, read_cells
 from batteries.errors import SubmissionError
 
 Kind = Literal["text", "whole", "number", "probability", "bool"]
 SPELLINGS = (("False", "True"), ("false", "true"), ("FALSE", "TRUE"))
+_LABELS = 1000
 WHOLE = r"^[+-]?\d+$"
 """How a whole number is written."""
 
@@ -42,7 +44,7 @@ class Asked:
     example: str
     """The first cell that holds anything."""
     labels: tuple[str, ...]
-    """Different cells, sorted, of texts; at most the first 1,000."""
+    """Different cells, sorted, of texts; none where they are so many that they are no labels."""
     spelling: tuple[str, str]
     """How False and True are written."""
     may_be_empty: bool
@@ -82,7 +84,11 @@ class Sample:
             raise SubmissionError(
                 f"{source} has {table.width} columns and {len(table)} rows; it needs ids and predictions"
             )
-        return cls.parse(table.write_csv().encode(), source)
+        try:
+            data = table.write_csv().encode()
+        except PolarsError as error:
+            raise SubmissionError(f"{source} cannot be written as CSV ({str(error).splitlines()[0]})") from error
+        return cls.parse(data, source)
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> Sample:
@@ -136,7 +142,7 @@ def _asked(column: pl.Series, source: str) -> Asked:
         )
     different = filled.unique()
     kind, spelling = _kind(different)
-    labels = tuple(different.sort().head(1000).to_list()) if kind == "text" else ()
+    labels = tuple(different.sort().to_list()) if kind == "text" and len(different) <= _LABELS else ()
     return Asked(column.name, kind, filled[0], labels, spelling, len(filled) < len(column))
 
 

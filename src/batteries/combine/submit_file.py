@@ -96,8 +96,7 @@ def submit_file(
         raise UsageError(f"there is no folder {out.parent}; make it first")
     cells = read_cells(Path(path))
     if columns := _of_classes(cells.columns, asked, classes):
-        checked = _chosen(Path(path), columns, asked, classes)
-        notes = [f"the most probable class of {some(columns, 5)} is written"] if len(columns) > 2 else []
+        checked, notes = _chosen(Path(path), _key(cells.columns, asked), columns, asked, classes)
     else:
         table, notes = _matched(cells, asked, str(path))
         checked = check_submission(table, asked, classes=classes, source=str(path))
@@ -118,19 +117,29 @@ def _of_classes(names: Sequence[str], sample: Sample, classes: Sequence[str]) ->
     return list(classes) if named else []
 
 
-def _chosen(path: Path, columns: Sequence[str], sample: Sample, classes: Sequence[str]) -> Checked:
+def _chosen(
+    path: Path, key: str, columns: Sequence[str], sample: Sample, classes: Sequence[str]
+) -> tuple[Checked, list[str]]:
+    """One column made of probabilities of classes, and how."""
     if classes and len(classes) != len(columns):
         raise UsageError(
             f"{path}: {len(columns)} columns of probabilities but {len(classes)} classes: {some(classes, 5)}"
         )
     takes_numbers = sample.asked[0].kind in ("number", "probability")
-    target = Target("id", "target", metric="" if takes_numbers else "accuracy", classes=tuple(classes))
-    return fill_sample(read_predictions(path, columns=columns), sample, target)
+    target = Target(sample.id, sample.names[0], metric="" if takes_numbers else "accuracy", classes=tuple(classes))
+    checked = fill_sample(read_predictions(path, id=key, columns=columns), sample, target)
+    chosen = columns[1] if takes_numbers and len(columns) == 2 else f"the most probable class of {some(columns, 5)}"
+    return checked, [f"{chosen} is written as {sample.names[0]!r}"]
+
+
+def _key(names: Sequence[str], sample: Sample) -> str:
+    """The column of ids."""
+    return next((name for name in (sample.id, "id") if name in names), names[0])
 
 
 def _matched(frame: pl.DataFrame, sample: Sample, source: str) -> tuple[pl.DataFrame, list[str]]:
     """The columns that are asked, under the sample's names and in its order, and what was done for that."""
-    key = next((name for name in (sample.id, "id") if name in frame.columns), frame.columns[0])
+    key = _key(frame.columns, sample)
     others = [name for name in frame.columns if name != key]
     ours = [name for name in others if _OURS.fullmatch(name)]
     if len(ours) == len(sample.asked) and not set(ours) & set(sample.names):  # `target` beside them is the truth

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batteries.errors import ConfigError, ExperimentError
-from batteries.experiment.counted import Scorer, auc_of, average_of, f1_of, mean_of
+from batteries.experiment.counted import Scorer, auc_of, average_of, fbeta_of, mcc_of, mean_of, qwk_of
 from batteries.files import safe_name
 
 if TYPE_CHECKING:
@@ -135,19 +135,19 @@ class Metric:
     @classmethod
     def f1(cls) -> Metric:
         """F1 of the most probable class; macro mean for several classes (scikit-learn)."""
-        return cls("f1", _f1, higher_is_better=True, counted=_counted_f1)
+        return cls.fbeta(1.0)
 
     @classmethod
     def fbeta(cls, beta: float) -> Metric:
         """F-beta, named f2 or f0.5: recall counts `beta` times as much as precision; classes as in `f1`."""
         if not (isfinite(beta) and beta > 0):
             raise ConfigError(f"fbeta: beta must be above 0, got {beta}")
-        return cls(f"f{beta:g}", partial(_fbeta, beta), higher_is_better=True)
+        return cls(f"f{beta:g}", _FBeta(beta), higher_is_better=True, counted=_CountedFBeta(beta))
 
     @classmethod
     def mcc(cls) -> Metric:
         """Matthews correlation of the most probable class, of two classes or more (scikit-learn)."""
-        return cls("mcc", _mcc, higher_is_better=True)
+        return cls("mcc", _mcc, higher_is_better=True, counted=_counted_mcc)
 
     @classmethod
     def qwk(cls) -> Metric:
@@ -156,7 +156,7 @@ class Metric:
         A class is as far from another as their codes say, whether rows of those between them are there or not.
         It is 0 where all rows are of one class, and said to be.
         """
-        return cls("qwk", _qwk, higher_is_better=True)
+        return cls("qwk", _qwk, higher_is_better=True, counted=_counted_qwk)
 
     @classmethod
     def rmse(cls) -> Metric:
@@ -272,23 +272,30 @@ def _counted_log_loss(targets: NDArray[Any], predictions: NDArray[Any]) -> Score
     return mean_of(-np.log(of_target, dtype="float64"))
 
 
-def _f1(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
-    from sklearn.metrics import f1_score
+@dataclass(frozen=True)
+class _FBeta:
+    """Equal by value, so that metrics are."""
 
-    macro = predictions.ndim == 2 and predictions.shape[1] > 2
-    return float(f1_score(targets, most_probable(predictions), average="macro" if macro else "binary"))
+    beta: float
+
+    def __call__(self, targets: NDArray[Any], predictions: NDArray[Any]) -> float:
+        from sklearn.metrics import fbeta_score
+
+        average = "macro" if _several(predictions) else "binary"
+        return float(fbeta_score(targets, most_probable(predictions), beta=self.beta, average=average))
 
 
-def _counted_f1(targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
-    macro = predictions.ndim == 2 and predictions.shape[1] > 2
-    return f1_of(_flat(targets), most_probable(predictions), macro=macro)
+@dataclass(frozen=True)
+class _CountedFBeta:
+    beta: float
+
+    def __call__(self, targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
+        several = _several(predictions)
+        return fbeta_of(_flat(targets), most_probable(predictions), beta=self.beta, macro=several)
 
 
-def _fbeta(beta: float, targets: NDArray[Any], predictions: NDArray[Any]) -> float:
-    from sklearn.metrics import fbeta_score
-
-    several = predictions.ndim == 2 and predictions.shape[1] > 2
-    return float(fbeta_score(targets, most_probable(predictions), beta=beta, average="macro" if several else "binary"))
+def _several(predictions: NDArray[Any]) -> bool:
+    return predictions.ndim == 2 and predictions.shape[1] > 2
 
 
 def _mcc(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
@@ -297,10 +304,18 @@ def _mcc(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
     return float(matthews_corrcoef(*_paired(targets, most_probable(predictions))))
 
 
+def _counted_mcc(targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
+    return mcc_of(*_paired(targets, most_probable(predictions)))
+
+
 def _qwk(targets: NDArray[Any], predictions: NDArray[Any]) -> float:
     targets, codes = _paired(targets.astype("float64"), nearest(predictions).astype("float64"))
     by_chance = codes.var() + targets.var() + (codes.mean() - targets.mean()) ** 2  # mean over all pairs of rows
     return float(1 - ((codes - targets) ** 2).mean() / by_chance) if by_chance else 0.0
+
+
+def _counted_qwk(targets: NDArray[Any], predictions: NDArray[Any]) -> Scorer:
+    return qwk_of(*_paired(targets, nearest(predictions)))
 
 
 def _rmse(targets: NDArray[Any], predictions: NDArray[Any]) -> float:

@@ -1,7 +1,7 @@
-"""Page: the report of all runs and the page of a study, each one file that needs nothing else.
+"""Page: the report of all runs, the page of a study, that of an augmentation, each one file that needs nothing else.
 
-In:    a folder of runs; a Study.
-Out:   runs/report.html; runs/study/report.html and runs/study/study.json.
+In:    a folder of runs; a Study; an Experiment.
+Out:   runs/report.html; runs/study/report.html, study.json and augment.html.
 Next:  open them in a browser, with or without a network.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from batteries.combine.blend import ORDERS
 from batteries.errors import BatteriesError, CorruptError, UsageError
+from batteries.experiment import Experiment
 from batteries.files import write_text
 from batteries.prepare.study import Study
 from batteries.report import sections
@@ -60,6 +61,20 @@ def write_study_page(study: Study, root: Path | str = "runs") -> Path:
     write_text(folder / "study.json", json.dumps(study.plain(), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     path = folder / "report.html"
     write_text(path, _render("study.html.j2", study_context(study)))
+    return path
+
+
+def write_augment_page(experiment: Experiment, root: Path | str = "runs") -> Path:
+    """Write `root/study/augment.html`: samples before and after `experiment.augment`, as the training sees them.
+
+    Raises UsageError when the experiment has no `augment`.
+    """
+    from batteries.report.augment_sheet import augment_context  # the only page that needs PyTorch
+
+    context = augment_context(experiment)
+    path = Path(root) / "study" / "augment.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, _render("augment.html.j2", context))
     return path
 
 

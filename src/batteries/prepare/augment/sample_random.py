@@ -1,9 +1,8 @@
-"""Augment: random changes of a batch that depend on (seed, epoch, sample) and on nothing else.
+"""Sample random: numbers that depend on (seed, epoch, sample) and on nothing else.
 
-In:    a batch on any device and the rows of its samples.
-Out:   the batch changed; the same sample in the same epoch is changed the same way in any batch,
-       by any number of workers or processes, after any resume.
-Next:  `Experiment.augment` calls these inside the training loop.
+In:    the rows of the samples of a batch, on any device.
+Out:   random numbers for each, the same in any batch, by any number of workers or processes, after any resume.
+Next:  the changes of images, tables and texts are made of them.
 """
 
 from __future__ import annotations
@@ -56,6 +55,30 @@ class SampleRandom:
             raise UsageError(f"integers need low < high <= low + 2**24, got low {low} and high {high}")
         return (self.uniform(*shape) * (high - low)).floor().to(torch.int64) + low
 
+    def between(self, low: float, high: float, *shape: int) -> Tensor:
+        """Uniform numbers from `low` to `high`: float32, shape (n, *shape)."""
+        return self.uniform(*shape) * (high - low) + low
+
+    def chance(self, p: float, *shape: int) -> Tensor:
+        """True with probability `p`, from 0 (never) to 1 (always): bool, shape (n, *shape)."""
+        if not 0 <= p <= 1:
+            raise UsageError(f"p must be a probability between 0 and 1, got {p}")
+        return self.uniform(*shape) < p
+
+    def beta(self, alpha: float) -> Tensor:
+        """Numbers of the distribution Beta(alpha, alpha): float32, shape (n,).
+
+        From two uniform numbers each, however small or large `alpha` is. Bailey (1994, Mathematics of Computation
+        62:779) makes a T of Student's distribution with 2 alpha degrees of freedom as the root of
+        2 alpha (U^(-1/alpha) - 1), times cos(2 pi V), and (1 + T / root of (2 alpha + T^2)) / 2 is Beta(alpha, alpha).
+        """
+        if not 0 < alpha < math.inf:
+            raise UsageError(f"Beta(alpha, alpha) needs a finite alpha > 0, got {alpha}")
+        first, second = self.uniform(2).unbind(1)
+        part = torch.expm1(-torch.log1p(-first) / alpha).reciprocal()  # 1 / (U^(-1/alpha) - 1), from 0 to infinity
+        cosine = torch.cos(second * (2 * math.pi))
+        return (1 + cosine / torch.sqrt(cosine.square() + part)) / 2
+
 
 def _mix(x: Tensor) -> Tensor:
     """splitmix64's finaliser on signed 64-bit integers; shifts are made unsigned by masks."""
@@ -63,18 +86,3 @@ def _mix(x: Tensor) -> Tensor:
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MIX[0]
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MIX[1]
     return x ^ ((x >> 31) & ((1 << 33) - 1))
-
-
-def random_shift(images: Tensor, random: SampleRandom, pixels: int) -> Tensor:
-    """Move each image by up to `pixels` in both directions, filling with zeros.
-
-    `images` has shape (n, channels, height, width); the result has the same shape and type.
-    """
-    n, channels, height, width = images.shape
-    moved = random.integers(-pixels, pixels + 1, 2).to(images.device) + pixels
-    padded = torch.nn.functional.pad(images, (pixels, pixels, pixels, pixels))
-    rows = torch.arange(height, device=images.device)[None] + moved[:, :1]
-    columns = torch.arange(width, device=images.device)[None] + moved[:, 1:]
-    places = rows[:, :, None] * padded.shape[-1] + columns[:, None, :]
-    index = places.reshape(n, 1, height * width).expand(n, channels, height * width)
-    return padded.flatten(2).gather(2, index).reshape(n, channels, height, width)
