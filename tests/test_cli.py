@@ -18,7 +18,7 @@ from batteries.errors import DataError, Interrupted, PeerError
 
 VERBS = """
 new study split train verify scores average blend stack calibrate decide pseudo
-submit reproduce leaderboard test compare report demo
+submit reproduce leaderboard test compare report demo ledger
 """.split()
 
 

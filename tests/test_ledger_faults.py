@@ -10,17 +10,23 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from batteries.errors import BatteriesError, BusyError, CorruptError, ResumeError, UsageError
+from batteries.files import write_sealed
 from batteries.score import database
 from batteries.score.journal import Journal
+from batteries.score.leaderboard import leaderboard
 from batteries.score.ledger import Ledger
 from batteries.score.recover import check, recover
+from batteries.score.schema import plain
+from entries import entry_of
 from postgres import PASSWORD, Server
 from processes import free_port
 from test_ledger import add, both, config
@@ -115,28 +121,56 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 # --- somebody else writes
 
 
-def test_a_locked_ledger_names_who_holds_it_and_rows_wait_in_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    """Another program that holds the ledger until it is told to end; nobody waits for it for long."""
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("toy-001"))
     hold = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN EXCLUSIVE'); print(); input()"
-    holder = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-uc", hold, str(tmp_path / "ledger.db")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert holder.stdout is not None
-    holder.stdout.read(1)
-    monkeypatch.setattr(database, "WAIT", 0.2)
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.read(1)
+        monkeypatch.setattr(database, "WAIT", 0.2)
+        yield holder
+        holder.kill()
+
+
+def test_a_locked_ledger_names_who_holds_it_and_rows_wait_in_the_folder(
+    tmp_path: Path, held: subprocess.Popen[bytes]
+) -> None:
     ledger = Ledger(tmp_path)
     assert add(ledger, 0.9)
     assert add(ledger, float("nan"), fold=1)
-    with pytest.raises(BusyError, match=rf"process {holder.pid} \(python"):
+    with pytest.raises(BusyError, match=rf"process {held.pid} \(python"):
         ledger.scores()
     with pytest.raises(BusyError, match=r"has been writing for 0 s. 2 new rows are kept in .*ledger\.jsonl; the next"):
         ledger.close()
-    holder.communicate(b"\n")
+    held.communicate(b"\n")
     for _ in range(2):
         assert [row["value"] for row in everything(tmp_path)["scores"]] == [0.9, None]
+
+
+def test_a_leaderboard_score_typed_while_the_ledger_is_held_is_not_lost(
+    tmp_path: Path, held: subprocess.Popen[bytes]
+) -> None:
+    entry_of(tmp_path, "toy-001", np.ones(60), np.ones(60), np.arange(60) % 2, identity="id-toy-001")
+    (tmp_path / "submission-001").mkdir()
+    made = {"name": "submission-001", "entry": "toy-001", "file": "s.csv", "sha256": "ab", "rows": 3}
+    write_sealed(tmp_path / "submission-001" / "submission.json", made)
+    with pytest.raises(UsageError, match="no submission 'submission-002'; submissions: submission-001"):
+        leaderboard("submission-002", 0.5, tmp_path)
+    with pytest.raises(BusyError, match="1 new row is kept"):
+        leaderboard("submission-001", 0.5, tmp_path)
+    held.communicate(b"\n")
+    assert [(row["scope"], row["value"]) for row in everything(tmp_path)["scores"]] == [("public", 0.5)]
+
+
+def test_the_file_has_a_rollback_journal_which_any_file_system_bears(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 def test_a_writer_on_a_server_is_waited_for_and_named(
@@ -298,9 +332,13 @@ def flipped(path: Path, generator: random.Random) -> None:
 
 
 def test_one_flipped_bit_is_refused_rebuilt_or_harmless_but_never_believed(tmp_path: Path) -> None:
-    flips, generator = int(os.environ.get("BATTERIES_TEST_FLIPS", "60")), random.Random(7)
+    flips, generator = int(os.environ.get("BATTERIES_TEST_FLIPS", "40")), random.Random(7)
     whole = tmp_path / "whole"
-    before = filled(whole)
+    filled(whole)
+    with Ledger(whole) as ledger:  # pages that are full of rows, so that most bits mean something
+        rows = [plain("scores", {**ledger.scores()[-1], "fold": n, "event": f"{n:032x}"}) for n in range(120)]
+        ledger.enter([("scores", row) for row in rows])
+    before = everything(whole)
     refused = 0
     for number in range(flips):
         root = tmp_path / f"damaged-{number}"

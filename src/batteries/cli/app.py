@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from batteries.cli.combining import average, blend
 from batteries.cli.deriving import calibrate, decide, pseudo, stack
+from batteries.cli.ledger import ledger
 from batteries.cli.options import Call
 from batteries.cli.prepare import new, split, study
 from batteries.cli.scoring import compare, leaderboard, report, scores, test
@@ -31,8 +33,17 @@ from batteries.errors import BatteriesError, Interrupted, PeerError, UsageError
 from batteries.prepare.cores import share_cores
 from batteries.train.launch import by_us, failed
 
+
+class _InFlow(TyperGroup):
+    """The verbs in the order of the flow, and after them the groups of verbs, which typer puts first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=lambda name: isinstance(self.commands[name], TyperGroup))
+
+
 app = typer.Typer(
     name="batteries",
+    cls=_InFlow,
     help="The whole experiment flow: study, folds, training, scores, blends, submissions, report.",
     epilog="Verbs are listed in the order of the flow. Start with: batteries demo",
     no_args_is_help=True,
@@ -68,6 +79,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
 )
 for verb in _VERBS:
     app.command(context_settings={"ignore_unknown_options": verb is leaderboard})(verb)  # a score may be -0.5
+app.add_typer(ledger)
 
 
 def _run(arguments: Sequence[str], **how: Any) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
-from batteries.errors import DataError, UsageError
+from batteries.errors import BusyError, DataError, UsageError
+from batteries.score.board import submissions
+from batteries.score.entry import open_entry
 from batteries.score.ledger import Ledger
 
 
@@ -26,30 +27,36 @@ def leaderboard(submission: str, score: float, root: Path | str = "runs", *, pri
         When there is no such submission.
     DataError
         When the score is not a finite number.
+    BusyError
+        When the ledger is away; the score is kept in the folder, and entered later.
 
     """
     if not isfinite(score):
         raise DataError(f"a leaderboard score must be a finite number, got {score}")
-    made = find_submission(submission, root)
-    with Ledger(root) as ledger:
-        entry = next(row for row in ledger.entries() if row["name"] == made["entry"])
-        ledger.add_score(
-            entry["name"],
-            "private" if private else "public",
-            score,
-            metric=entry["metric"],
-            higher_is_better=entry["higher_is_better"],
-            submission=submission,
-        )
-    return str(entry["name"])
-
-
-def find_submission(name: str, root: Path | str = "runs") -> dict[str, Any]:
-    """Return what the ledger says of a submission. Raises UsageError naming those there are."""
     if not Ledger.exists(root):
         raise UsageError(f"{root} has no ledger; make a submission first: batteries submit ENTRY")
     with Ledger(root) as ledger:
-        known = {row["name"]: row for row in ledger.submissions()}
-    if name not in known:
-        raise UsageError(f"there is no submission {name!r}; submissions: {', '.join(known) or 'none yet'}")
-    return known[name]
+        entry, metric, higher_is_better = _entry_of(submission, ledger, Path(root))
+        scope = "private" if private else "public"
+        ledger.add_score(
+            entry, scope, score, metric=metric, higher_is_better=higher_is_better, submission=submission
+        )  # fmt: skip
+    return entry
+
+
+def _entry_of(submission: str, ledger: Ledger, root: Path) -> tuple[str, str, bool]:
+    """The entry of a submission, its metric and direction: from the ledger, or from the folders while it is away."""
+    try:
+        known = {row["name"]: row["entry"] for row in ledger.submissions()}
+        metrics = {row["name"]: (row["metric"], row["higher_is_better"]) for row in ledger.entries()}
+    except BusyError:
+        known = {made["name"]: made["entry"] for made in submissions(root)}
+        metrics = {name: _metric(root, name) for made, name in known.items() if made == submission}
+    if submission not in known:
+        raise UsageError(f"there is no submission {submission!r}; submissions: {', '.join(known) or 'none yet'}")
+    return str(known[submission]), *metrics[known[submission]]
+
+
+def _metric(root: Path, name: str) -> tuple[str, bool]:
+    direction = open_entry(root, name).direction
+    return direction.name, direction.higher_is_better

@@ -16,29 +16,21 @@ once; and a row that cannot be entered now is kept there until then.
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
-from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
-
-from batteries.errors import BusyError, CorruptError, UsageError
-from batteries.score.database import VARIABLE, Database, place_of
-from batteries.score.journal import Journal, Row
-from batteries.score.migrations import keep_copy, migrate, schema_of
-from batteries.score.rows import fetch, put, set_state, shown, state
-from batteries.score.schema import SCHEMA, TABLES, plain
+from batteries.errors import UsageError
+from batteries.score.database import VARIABLE, place_of
+from batteries.score.rows import shown
+from batteries.score.store import Store
 
 State = Literal["intent", "sent", "scored", "failed", "unknown"]
 STATES: tuple[str, ...] = ("intent", "sent", "scored", "failed", "unknown")
 
 
-class Ledger:
+class Ledger(Store):
     """The events of one folder of runs.
 
     A row is on the disk when the call that adds it returns. Where another process writes for 30 s, or a server is
@@ -59,22 +51,6 @@ class Ledger:
 
     """
 
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.journal = Journal(self.root)
-        self.place = place_of(self.root)
-        self.database = Database(self.place)
-        self._kept = 0
-        self._away: BusyError | None = None
-        try:
-            self._open()
-        except BusyError as error:
-            self._away = error
-        except BaseException:
-            self.database.close()
-            raise
-
     @staticmethod
     def exists(root: Path | str) -> bool:
         """Whether a folder of runs has a ledger: always where `BATTERIES_LEDGER` names a server."""
@@ -83,122 +59,6 @@ class Ledger:
             return (root / "ledger.db").exists() or (root / "ledger.jsonl").exists()
         file = place_of(root).file
         return file is None or file.exists()
-
-    def _open(self) -> None:
-        with self.database.transaction(writes=False) as connection:
-            is_ready = schema_of(connection, self.place.name) == SCHEMA and (
-                state(connection, self.place.project)["journal"] == self.journal.size()
-            )
-        if is_ready:
-            return
-        with self.database.transaction(writes=True) as connection:
-            known = schema_of(connection, self.place.name)
-            if 0 < known < SCHEMA and self.place.file is not None:
-                keep_copy(self.place.file, known)
-            migrate(connection, self.place.name, self.place.project)
-            if 0 < known < SCHEMA:
-                self._write_journal(connection)
-            self._catch_up(connection)
-
-    def _catch_up(self, connection: Connection) -> None:
-        """Enter the lines of the journal that are not entered yet; write those again that it lost."""
-        entered, size = state(connection, self.place.project, lock=True)["journal"], self.journal.size()
-        if size == entered:
-            return
-        lines = self.journal.read(entered if size > entered else 0)
-        refused = sum(not self._entered(connection, name, row) for name, row in lines.rows)
-        if refused or lines.damaged:
-            warnings.warn(
-                f"{self.journal.path}: {refused} lines do not fit the ledger and {lines.damaged} are damaged;"
-                " they are left out. See: batteries ledger check",
-                stacklevel=4,
-            )
-        if size < entered:
-            self._write_journal(connection)
-        else:
-            set_state(connection, self.place.project, journal=lines.end)
-
-    def _entered(self, connection: Connection, name: str, row: dict[str, Any]) -> bool:
-        try:
-            with connection.begin_nested():
-                put(connection, self.place.project, name, row)
-        except (UsageError, IntegrityError):
-            return False
-        return True
-
-    def write_journal(self) -> None:
-        """Write the journal again: all rows of the database, and what it does not have."""
-        if self._away is not None:
-            raise self._away
-        with self.database.transaction(writes=True) as connection:
-            self._catch_up(connection)
-            self._write_journal(connection)
-
-    def _write_journal(self, connection: Connection) -> None:
-        rows = [(name, row) for name in TABLES for row in fetch(connection, self.place.project, name)]
-        set_state(connection, self.place.project, journal=self.journal.rewrite(rows))
-
-    def close(self) -> None:
-        """Let go of the database.
-
-        Raises
-        ------
-        BusyError
-            When rows could not be entered and are kept in `ledger.jsonl`.
-
-        """
-        self.database.close()
-        if self._kept:
-            kept, self._kept = self._kept, 0
-            raise BusyError(
-                f"{self._away}. {kept} new row{'s are' if kept > 1 else ' is'} kept in {self.journal.path}; the next"
-                " command enters what is there"
-            )
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is None or isinstance(error, BusyError):
-            self.close()
-        else:
-            self.database.close()
-
-    def _add(self, name: str, row: Mapping[str, Any]) -> bool:
-        """Append a row, here or, while the database is away, in the folder; return whether it is new."""
-        said = plain(name, {**row, "at": _now(), "event": uuid4().hex})
-        if self._away is None:
-            try:
-                return self._put(name, said)
-            except BusyError as error:
-                self._away = error
-        self.journal.append([(name, said)])
-        self._kept += 1
-        return True
-
-    def _put(self, name: str, said: dict[str, Any]) -> bool:
-        with self.database.transaction(writes=True) as connection:
-            if schema_of(connection, self.place.name) != SCHEMA:
-                raise CorruptError("its tables were taken away meanwhile")
-            self._catch_up(connection)
-            is_new = put(connection, self.place.project, name, said)
-            if is_new:
-                set_state(connection, self.place.project, journal=self.journal.append([(name, said)]))
-        return is_new
-
-    def enter(self, rows: Sequence[Row]) -> int:
-        """Append rows as another ledger, or this one before it was lost, has them; return how many are new.
-
-        All of them or none. Raises UsageError when one contradicts what is known, BusyError when the database is away.
-        """
-        if self._away is not None:
-            raise self._away
-        with self.database.transaction(writes=True) as connection:
-            self._catch_up(connection)
-            new = [(name, row) for name, row in rows if put(connection, self.place.project, name, row)]
-            if new:
-                set_state(connection, self.place.project, journal=self.journal.append(new))
-        return len(new)
 
     def add_entry(self, config: Mapping[str, Any]) -> None:
         """Note an entry from its config.json; one that is known already is left as it is.
@@ -340,23 +200,3 @@ class Ledger:
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         return [shown(row) for row in self.whole(name)]
-
-    def whole(self, name: str) -> list[dict[str, Any]]:
-        """Every row of a table with all its columns, each checked.
-
-        Raises
-        ------
-        CorruptError
-            When one is not as it was written, or is missing.
-        BusyError
-            When the database is away.
-
-        """
-        if self._away is not None:
-            raise self._away
-        with self.database.transaction(writes=False) as connection:
-            return fetch(connection, self.place.project, name)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

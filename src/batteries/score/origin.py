@@ -39,7 +39,7 @@ def origins(entries: Sequence[Mapping[str, Any]]) -> dict[str, Origin]:
         if made_of := [config["of"]] if "of" in config else list(config.get("members", ())):
             said = f"{config['how']} of" if "how" in config else "of"
             found[name] = Origin(config.get("of"), (f"{said} {', '.join(made_of)}",))
-        elif before := newest.get(entry["experiment"]):
+        elif entry["kind"] == "run" and (before := newest.get(entry["experiment"])):
             found[name] = Origin(before["name"], tuple(_changes(before["config"], config)))
         else:
             found[name] = Origin(None, ())

@@ -23,7 +23,7 @@ from batteries.errors import BatteriesError, BusyError, CorruptError, Interrupte
 from batteries.files import digest_file, locked
 from batteries.progress import Progress
 from batteries.score.kaggle import Kaggle, Listed
-from batteries.score.leaderboard import find_submission, leaderboard
+from batteries.score.leaderboard import leaderboard
 from batteries.score.ledger import Ledger, State
 
 PREFIX = "kaggle:"
@@ -113,7 +113,7 @@ def send(
         When the service was asked and did not say whether it took the file. Calling again finds that out first.
 
     """
-    made = find_submission(submission, root)
+    made = _submission(submission, root)
     file = Path(root) / submission / Path(made["file"]).name
     if not file.is_file() or digest_file(file) != made["sha256"]:
         raise CorruptError(f"{file} is not the file that was checked; make it again: batteries submit {made['entry']}")
@@ -136,7 +136,7 @@ def pull(root: Path | str = "runs", submission: str | None = None) -> list[Uploa
 
     """
     if submission is not None:
-        find_submission(submission, root)
+        _submission(submission, root)
     if not Ledger.exists(root):
         raise UsageError(f"{root} has no ledger; make a submission first: batteries submit ENTRY")
     found = []
@@ -156,6 +156,17 @@ def pull(root: Path | str = "runs", submission: str | None = None) -> list[Uploa
             book.take_in(listed[target])
             found.append(book.result(max(book.refs, default=None)))
     return found
+
+
+def _submission(name: str, root: Path | str) -> dict[str, Any]:
+    """What the ledger says of a submission."""
+    if not Ledger.exists(root):
+        raise UsageError(f"{root} has no ledger; make a submission first: batteries submit ENTRY")
+    with Ledger(root) as ledger:
+        known = {row["name"]: row for row in ledger.submissions()}
+    if name not in known:
+        raise UsageError(f"there is no submission {name!r}; submissions: {', '.join(known) or 'none yet'}")
+    return known[name]
 
 
 @dataclass(frozen=True)
