@@ -27,8 +27,8 @@ class KaggleServer:
     error: str = ""
     """Why submissions are not scored."""
     fails: dict[str, int | str] = field(default_factory=dict)
-    """Method or PUT -> a status, or `before`, `after`, `silent`: the connection drops before the service did what
-    it was asked, after it, or no answer comes after it."""
+    """Method or PUT -> a status, or `before`, `after`, `silent`, `html`: the connection drops before the service did
+    what it was asked, after it, no answer comes after it, or it is somebody else who answers."""
     submissions: list[dict[str, Any]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     headers: list[str] = field(default_factory=list)
@@ -96,6 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
             said = {"code": fails, "message": f"no {method} for {self.headers.get('Authorization')}"}
             self._answer(fails, said)
             return
+        if fails == "html":
+            self._answer(200, "<html>sign in to this network</html>")
+            return
         if method == "PUT":
             told.uploaded = body
             self._answer(200, {})
@@ -108,10 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._answer(200, answer)
 
-    def _answer(self, status: int, answer: dict[str, Any]) -> None:
-        data = json.dumps(answer).encode()
+    def _answer(self, status: int, answer: dict[str, Any] | str) -> None:
+        data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/html" if isinstance(answer, str) else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.send_header("X-Kaggle-APIVersion", "99.0")
         self.end_headers()

@@ -141,7 +141,10 @@ class Kaggle:
         if sending and asked and (status is None or status >= 500):
             return UnclearError(f"Kaggle did not say whether it took the submission ({reason})")
         if status is None:
-            return BusyError(f"Kaggle cannot be reached ({reason}); try again")
+            what = (
+                "Kaggle cannot be reached" if isinstance(error, OSError) else "Kaggle gave no answer that can be read"
+            )
+            return BusyError(f"{what} ({reason}); try again")
         if status == 429 or status >= 500:
             return BusyError(f"Kaggle fails ({status}: {reason}); try again later")
         return UsageError(f"Kaggle refuses ({status}: {reason}); {self._advice(status)}")
@@ -191,9 +194,12 @@ def _listed(each: Any) -> Listed:
 
 
 def _score(text: str | None) -> float | None:
-    """A score comes as a text, an empty one where it is not told."""
-    score = float(text) if text else None
-    return score if score is not None and isfinite(score) else None
+    """A score comes as a text; one that is no number where it is not told."""
+    try:
+        score = float(text or "nan")
+    except ValueError:
+        return None
+    return score if isfinite(score) else None
 
 
 @contextmanager
