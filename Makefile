@@ -6,7 +6,7 @@ BENCH := benchmarks/.venv
 # pip before 25.1 cannot read dependency groups by itself
 GROUP := import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])
 
-.PHONY: setup demo tests lint types format constraints bench clear
+.PHONY: setup demo tests faults lint types format constraints bench clear
 
 setup: $(VENV)/.stamp
 
@@ -20,6 +20,12 @@ demo: setup  ## the whole flow on handwritten digits
 
 tests: setup  ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: setup  ## every fault as often as docs/reliability.md says, and that page; about 20 minutes
+	rm -f .faults.jsonl
+	FAULTS=full FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest tests/faults -n 2 --dist load
+	$(BIN)/python tests/faults/page.py .faults.jsonl
 
 lint: setup
 	$(BIN)/ruff check .
@@ -44,6 +50,6 @@ $(BENCH)/.stamp: pyproject.toml constraints.txt benchmarks/requirements.txt
 	touch $@
 
 clear:  ## remove all that the project made, and nothing else
-	rm -rf $(VENV) $(BENCH) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/*/runs examples/*/logs
+	rm -rf $(VENV) $(BENCH) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .faults.jsonl examples/*/runs examples/*/logs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +

@@ -18,7 +18,7 @@ from batteries.errors import DataError, Interrupted, PeerError
 
 VERBS = """
 new study split train verify scores average blend stack calibrate decide pseudo
-submit reproduce leaderboard test compare report demo ledger
+submit reproduce leaderboard test compare report doctor demo ledger
 """.split()
 
 
@@ -461,5 +461,6 @@ def test_a_folder_that_cannot_be_written_to_is_named_with_a_way_out() -> None:
     code, text = explained(PermissionError(errno.EACCES, "Permission denied", "runs"), ["train"])
     assert (code, text.splitlines()[0]) == (
         6,
-        "error: runs: Permission denied; make it writable, or work in a folder of yours: batteries -C FOLDER",
+        "error: runs: Permission denied; what was there is untouched. Next: make it readable and writable, or work in"
+        " a folder of yours (-C FOLDER), and run again",
     )

@@ -50,6 +50,14 @@ def safe_name(name: str, what: str = "name") -> str:
     return name
 
 
+def inside(root: Path, name: str, what: str = "name") -> Path:
+    """Return `root/name`; raise NotSafeError where the name, or a link of that name, leads out of `root`."""
+    folder = root / safe_name(name, what)
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise NotSafeError(f"{folder} is a link that leads out of {root}, to {folder.resolve()}; copy the folder in")
+    return folder
+
+
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> str:
     """Write `path` whole, or leave it as it was; return the SHA-256 of what was written.
 
@@ -147,6 +155,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Name the file where the system refuses an act on it, as ResourceError."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(_cannot_write(path, error)) from error
+
+
 def _cannot_write(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(path.parent).free
@@ -229,17 +246,20 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         When another process holds it; the message names its process and host.
 
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+    path = folder / ".lock"
+    with refusing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "ab+", buffering=0)  # noqa: SIM115 - closed below
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
-            owner = file.read().strip() or "another process"
+            owner = file.read().decode().strip() or "another process"
             raise BusyError(f"{folder} is in use by {owner}; wait for it or stop it, then run again") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        with refusing(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 
@@ -286,13 +306,14 @@ def forget_folder(folder: Path) -> None:
 
 def _claimed(half_made: Path, folder: Path) -> bool:
     """Whether the folder got its name; not if another process took it meanwhile."""
-    try:
-        half_made.rename(folder)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            return False
-        raise ResourceError(_cannot_write(folder, error)) from error
-    _sync_folder(folder.parent)
+    with refusing(folder):
+        try:
+            half_made.rename(folder)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                return False
+            raise
+        _sync_folder(folder.parent)
     return True
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import sys
 import traceback
 import warnings
@@ -23,12 +24,13 @@ from typer.core import TyperGroup
 
 from batteries.cli.combining import average, blend
 from batteries.cli.deriving import calibrate, decide, pseudo, stack
+from batteries.cli.health import doctor, verify
 from batteries.cli.ledger import ledger
 from batteries.cli.options import Call
 from batteries.cli.prepare import new, split, study
 from batteries.cli.scoring import compare, leaderboard, report, scores, test
 from batteries.cli.submitting import reproduce, submit
-from batteries.cli.training import train, verify
+from batteries.cli.training import train
 from batteries.errors import BatteriesError, Interrupted, PeerError, UsageError
 from batteries.prepare.cores import share_cores
 from batteries.train.launch import by_us, failed
@@ -75,7 +77,7 @@ def demo(
 
 _VERBS: tuple[Callable[..., None], ...] = (
     *(new, study, split, train, verify, scores, average, blend, stack, calibrate, decide, pseudo, submit),
-    *(reproduce, leaderboard, test, compare, report, demo),
+    *(reproduce, leaderboard, test, compare, report, doctor, demo),
 )
 for verb in _VERBS:
     app.command(context_settings={"ignore_unknown_options": verb is leaderboard})(verb)  # a score may be -0.5
@@ -148,13 +150,21 @@ def _of_others(error: Exception, given: Sequence[str], *, told: bool) -> tuple[i
 
     place = next((given[i + 1] for i, word in enumerate(given[:-1]) if word in ("-C", "--folder")), ".")
     text, users = culprit(error, Path(place))
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and not users:
-        text = (
-            f"{error.filename}: {error.strerror}; make it writable, or work in a folder of yours: batteries -C FOLDER"
-        )
+    if isinstance(error, OSError) and error.filename is not None and not users:
+        text = _refused(error)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return 2, text
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     users = users or told  # its traceback stayed in the other process; our own errors rarely travel
     return (6 if memory or (isinstance(error, OSError) and not users) else 2 if users else 1), text
+
+
+def _refused(error: OSError) -> str:
+    """What to do about a file or folder that the system refuses."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "free some space" if full else "make it readable and writable, or work in a folder of yours (-C FOLDER)"
+    free = f" ({shutil.disk_usage('.').free:,} bytes free)" if full else ""
+    return f"{error.filename}: {error.strerror}{free}; what was there is untouched. Next: {advice}, and run again"
 
 
 def _rank() -> int:

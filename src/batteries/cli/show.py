@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from batteries.combine.preview import Change, Difference
     from batteries.improve.compare import Comparison, Verdict
+    from batteries.report.doctor import Check
     from batteries.score.holdout import Tested
     from batteries.train.rehearse import Rehearsal
     from batteries.train.verify import Finding
@@ -253,6 +254,14 @@ def findings(found: Sequence[Finding]) -> None:
         print(f"{finding.state:9} {finding.file.as_posix()}")
         if finding.reason:
             print(textwrap.fill(finding.reason, 80, initial_indent=" " * 10, subsequent_indent=" " * 10))
+
+
+def checks(made: Sequence[Check]) -> None:
+    """Print what was found of a machine, and under it what to do where all is not well."""
+    for check in made:
+        _print(f"{check.state:8} {check.name:12} {check.found}")
+        if check.advice:
+            print(textwrap.fill(f"-> {check.advice}", 80, initial_indent=" " * 22, subsequent_indent=" " * 25))
 
 
 def rehearsal(done: Rehearsal) -> None:

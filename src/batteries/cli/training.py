@@ -17,8 +17,8 @@ import typer
 
 from batteries.cli import show
 from batteries.cli.options import ROOT, Call, File, Json, On, Seed, Set
-from batteries.errors import CorruptError, UsageError
-from batteries.files import safe_name
+from batteries.errors import UsageError
+from batteries.files import inside
 
 
 def train(
@@ -131,29 +131,5 @@ def _experiment(file: str, set_: list[str], seed: int | None, resume: str | None
         return load_experiment(".", file, overrides=overrides)
     if overrides:
         raise UsageError("--resume takes the fields of the run; leave out --set and --seed")
-    config = Run.open(ROOT / safe_name(resume, "run")).config
+    config = Run.open(inside(ROOT, resume, "run")).config
     return load_experiment(".", config["experiment"]["file"], values=config["fields"])
-
-
-def verify(
-    run: Annotated[str, typer.Argument(help="A run, an average or a blend.")],
-    json: Json = False,
-) -> None:
-    """Steps 1-4: are the files of a run those that were written?"""
-    from batteries.train.verify import verify as check
-
-    findings = check(ROOT / safe_name(run, "run"))
-    found = [
-        {"file": finding.file.as_posix(), "state": finding.state, "reason": finding.reason} for finding in findings
-    ]
-    intact = sum(finding.state == "intact" for finding in findings)
-    if json:
-        show.as_json({"run": run, "intact": intact, "findings": found})
-    else:
-        show.findings([finding for finding in findings if finding.state != "intact"])
-        print(f"{run}: {intact} of {len(found)} files are intact")
-    if bad := sum(finding.bad for finding in findings):
-        raise CorruptError(
-            f"{run}: damaged or missing files: {bad}. Restore them from a copy, or move {ROOT / run} away and"
-            " train again"
-        )

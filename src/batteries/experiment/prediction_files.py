@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ class PredictionFile:
         path = Path(path)
         if not path.is_file():
             raise PredictionsError(f"{path} is not a file; give the path of a CSV or Parquet file of predictions")
-        with open(path, "rb") as file:
+        with _refusing(path), open(path, "rb") as file:
             is_parquet = file.read(4) == b"PAR1"
         notes = check_seal(path) if is_parquet else {}
         about = about_of(notes, path) if "about" in notes else None
@@ -184,11 +185,11 @@ class PredictionFile:
 
 
 @contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """What polars cannot read is refused in its words."""
+def _refusing(path: Path | str) -> Iterator[None]:
+    """What polars or the system cannot read is refused in their words."""
     try:
         yield
-    except PolarsError as error:
+    except (PolarsError, OSError) as error:
         raise PredictionsError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
 
 
@@ -198,7 +199,7 @@ def _schema(path: Path) -> dict[str, pl.DataType]:
 
 
 def _header(path: Path) -> list[str]:
-    with open(path, "rb") as file:
+    with _refusing(path), open(path, "rb") as file:
         return csv_header(file, path)
 
 
@@ -206,14 +207,15 @@ def csv_header(file: BinaryIO, path: Path | str) -> list[str]:
     """Return the names in the first line of a CSV, each there once. Raises PredictionsError."""
     texts = TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
-        names = next(csv.reader(texts), [])
+        with _refusing(path):
+            names = next(csv.reader(texts), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise PredictionsError(f"{path}: is neither Parquet nor CSV in UTF-8 ({error})") from None
     finally:
         texts.detach()  # the file is the caller's to close
     if not names:
         raise PredictionsError(f"{path}: is empty; a CSV begins with a line of names, such as id,prediction")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise PredictionsError(f"{path}: column {twice[0]!r} is there more than once; rename it")
     if all(_is_number(name) for name in names):
         raise PredictionsError(f"{path}: the first line holds numbers, not the names of columns: {some(names, 5)}")

@@ -16,8 +16,8 @@ from typing import Any
 from batteries.errors import PredictionsError, UsageError
 from batteries.experiment import Experiment, Metric, load_experiment
 from batteries.experiment.predictions import Predictions
-from batteries.files import new_folder, read_sealed, safe_name, write_sealed
-from batteries.train.record import CONFIG, configs
+from batteries.files import inside, new_folder, write_sealed
+from batteries.train.record import CONFIG, configs, read_config
 
 INHERITED = ("schema", "experiment", "fields", "metric", "columns", "folds", "rows")
 """What an average or a blend takes over from the config of what it is made of."""
@@ -92,10 +92,10 @@ class Entry:
 def open_entry(root: Path | str, name: str) -> Entry:
     """Return an entry by name. Raises UsageError naming those there are."""
     root = Path(root)
-    folder = root / safe_name(name, "entry")
+    folder = inside(root, name, "entry")
     if not (folder / CONFIG).exists():
         raise UsageError(f"there is no {name!r} in {root}; entries: {', '.join(names(root)) or 'none yet'}")
-    return Entry(folder, read_sealed(folder / CONFIG))
+    return Entry(folder, read_config(folder))
 
 
 def all_entries(root: Path) -> list[Entry]:
@@ -134,4 +134,4 @@ def write_entry(
         write_sealed(folder / CONFIG, {**config, "kind": kind, "name": name, "made": made})
 
     folder = new_folder(root, kind, fill)
-    return Entry(folder, read_sealed(folder / CONFIG))
+    return Entry(folder, read_config(folder))

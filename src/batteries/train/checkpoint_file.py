@@ -7,6 +7,7 @@ Next:  checkpoints and weights load through here.
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> dict[str, Any]:
         sha256 = _recorded_digest(path)
     if sha256 is not None and digest_file(path) != sha256:
         raise CorruptError(f"{path}: was changed or damaged after it was written (its digest does not match)")
+    _check_parts(path)
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -41,6 +43,17 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CorruptError(f"{path}: holds {type(data).__name__}, not a dict of weights")
     return data
+
+
+def _check_parts(path: Path) -> None:
+    """Refuse a zip with compressed parts: PyTorch writes none, and a small one may unpack to more than there is."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            packed = [part.filename for part in parts.infolist() if part.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return  # of PyTorch's old format, or nothing that it will load
+    if packed:
+        raise CorruptError(f"{path}: is not a file of weights (its part {packed[0]!r} is compressed)")
 
 
 def _recorded_digest(path: Path) -> str | None:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from batteries.config import to_plain
-from batteries.errors import ConfigError, CorruptError, DataError, ResumeError, UsageError
+from batteries.errors import ConfigError, CorruptError, DataError, NotSafeError, ResumeError, UsageError
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.load import code_digest, experiment_name, fields_of, source_file
 from batteries.experiment.predictions import column_digest
-from batteries.files import digest_file, digest_of, locked, new_folder, read_sealed, safe_name, write_sealed
+from batteries.files import digest_file, digest_of, inside, locked, new_folder, read_sealed, write_sealed
 from batteries.prepare.environment import changed_versions, provenance
 from batteries.prepare.folds import Folds
 
@@ -92,7 +93,7 @@ class Run:
         """Open a run that exists. Raises UsageError when the folder holds none."""
         if not (folder / CONFIG).exists():
             raise UsageError(f"{folder} is not a run; runs there: {', '.join(_names(folder.parent)) or 'none'}")
-        config = read_sealed(folder / CONFIG)
+        config = read_config(folder)
         if config["kind"] != "run":
             raise UsageError(
                 f"{folder.name} is {_a(config['kind'])}, not a run; runs: {', '.join(_names(folder.parent))}"
@@ -124,7 +125,7 @@ def open_run(
     """
     config = config_of(experiment, folds, tables)
     if resume is not None:
-        return _resumed(Run.open(root / safe_name(resume, "run")), config)
+        return _resumed(Run.open(inside(root, resume, "run")), config)
 
     def begin(folder: Path, name: str) -> None:
         write_sealed(folder / "provenance.json", provenance(root.resolve().parent, prepared=prepared))
@@ -138,13 +139,24 @@ def open_run(
         return Run.open(new_folder(root, experiment_name(experiment), begin))
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a run, an average or a blend was made of. Raises ResumeError where a newer Batteries wrote it."""
+    config = read_sealed(folder / CONFIG)
+    if config["schema"] > _SCHEMA:
+        raise ResumeError(
+            f"{folder / CONFIG}: has schema {config['schema']}, this Batteries ({version('batteries')}) reads"
+            f" {_SCHEMA} and older; use the version that wrote it"
+        )
+    return config
+
+
 def configs(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Return the folder and config of everything in `root`, by name; a damaged one is named in a warning."""
+    """Return the folder and config of everything in `root`, by name; those damaged or elsewhere are warned of."""
     found = []
     for path in sorted(root.glob(f"[!.]*/{CONFIG}")):
         try:
-            found.append((path.parent, read_sealed(path)))
-        except CorruptError as error:
+            found.append((path.parent, read_config(inside(root, path.parent.name))))
+        except (CorruptError, NotSafeError, ResumeError) as error:
             warnings.warn(f"{error}; going on without it", stacklevel=2)
     return found
 

@@ -26,7 +26,7 @@ from batteries.errors import (
 )
 from batteries.experiment import Experiment, Stage
 from batteries.experiment.predictions import Predictions, out_of_fold
-from batteries.files import forget_folder, locked, sweep
+from batteries.files import forget_folder, locked, refusing, sweep
 from batteries.prepare.folds import split
 from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
@@ -181,9 +181,11 @@ def _forget_if_nothing(run: Run, error: BaseException | None) -> None:
 
 
 def _collected(run: Run) -> bool:
-    """Whether the joined predictions are those of exactly the finished folds."""
+    """Whether the joined predictions, those for the test table too, are those of exactly the finished folds."""
     try:
         joined = Predictions.load(run.folder / "oof.parquet")
+        if run.config["data"]["test"] is not None:
+            Predictions.load(run.folder / "test.parquet")
     except (PredictionsError, CorruptError):
         return False
     return joined.folds is not None and sorted(set(joined.folds.tolist())) == run.finished_folds()
@@ -224,18 +226,20 @@ class _Log:
         self._path, self._say = run.folder / "train.log", say
 
     def __enter__(self) -> _Log:
-        self._file = open(self._path, "a", encoding="utf-8")
+        with refusing(self._path):
+            self._file = open(self._path, "ab", buffering=0)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            self.write(f"stopped: {type(error).__name__}: {error}")
+            with suppress(ResourceError):  # the first error is the one to show
+                self.write(f"stopped: {type(error).__name__}: {error}")
         self._file.close()
 
     def write(self, text: str) -> None:
         """Note a line in the file."""
-        self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
-        self._file.flush()
+        with refusing(self._path):
+            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n".encode())
 
     def __call__(self, text: str) -> None:
         self.write(text)
@@ -313,7 +317,7 @@ def collect(experiment: Experiment, run: Run, tables: Tables) -> None:
     complete = len(done) == run.num_folds
     oof = out_of_fold(parts, tables.train[experiment.id], complete=complete)
     oof = Predictions(oof.ids, oof.values, targets=oof.targets, folds=oof.folds, about={**oof.about, "run": run.name})
-    oof.save(run.folder / "oof.parquet")
     tests = [run.fold_folder(fold) / "test.parquet" for fold in done]
     if tables.test is not None:
         mean_of([Predictions.load(path) for path in tests], run.name).save(run.folder / "test.parquet")
+    oof.save(run.folder / "oof.parquet")  # last: its folds say what is joined

@@ -8,17 +8,17 @@ Next:  people look at them; nothing in Batteries reads them back.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from uuid import uuid4
 
 from batteries.errors import UsageError
 from batteries.files import digest_of
-
-_QUEUE = 1000  # events that may wait for TensorBoard's own writing thread
 
 
 class Tracker(Protocol):
@@ -46,44 +46,52 @@ class Tracker(Protocol):
 class TensorBoard:
     """Scalars in `folder`, for `tensorboard --logdir`; every log has one unless told otherwise.
 
-    Events are written by a thread of TensorBoard's own and flushed every `flush_seconds`; one event
-    holds all numbers of a step. `hide_from` makes viewers forget what an earlier process noted from that
-    step on, for a run that goes on from before it.
+    One event holds all numbers of a step, and is in the file when `write` returns. `hide_from` makes viewers
+    forget what an earlier process noted from that step on, for a run that goes on from before it.
 
     >>> TensorBoard("logs/tensorboard").write(50, {"train/loss": 0.5})  # doctest: +SKIP
     """
 
-    def __init__(self, folder: Path | str, *, hide_from: int | None = None, flush_seconds: int = 10) -> None:
-        self._folder, self._hide_from, self._flush_seconds = Path(folder), hide_from, flush_seconds
-        self._writer: Any = None
+    def __init__(self, folder: Path | str, *, hide_from: int | None = None) -> None:
+        self._folder, self._hide_from = Path(folder), hide_from
+        self._records: Any = None
         self._event: Any = None
         self._summary: Any = None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Note the numbers of one step; the file is made with the first."""
-        if self._writer is None:
+        if self._records is None:
             self._open()
         summary = self._summary(value=[{"tag": name, "simple_value": value} for name, value in values.items()])
-        self._writer.add_event(self._event(step=step, wall_time=time.time(), summary=summary))
+        self._add(step=step, summary=summary)
+
+    def _add(self, **event: Any) -> None:
+        try:
+            self._records.write(self._event(wall_time=time.time(), **event).SerializeToString())
+        except OSError:
+            self.close()
+            raise
 
     def _open(self) -> None:
-        # what torch.utils.tensorboard stands on; its SummaryWriter makes one event of every number
+        # what torch.utils.tensorboard stands on, whose writer is a thread that cannot say what the disk refused
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = Event, Summary
-        self._writer = EventFileWriter(str(self._folder), _QUEUE, self._flush_seconds)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{uuid4().hex}"
+        self._records = RecordWriter(open(self._folder / f"events.out.tfevents.{name}", "wb", buffering=0))  # noqa: SIM115
+        self._add(file_version="brain.Event:2")
         if self._hide_from is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._writer.add_event(Event(step=self._hide_from, wall_time=time.time(), session_log=start))
+            self._add(step=self._hide_from, session_log=SessionLog(status=SessionLog.START))
             self._hide_from = None
 
     def close(self) -> None:
-        """Flush and close the file; a later number opens another."""
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            writer.close()
+        """Close the file; a later number opens another."""
+        if self._records is not None:
+            records, self._records = self._records, None
+            records.close()
 
 
 class WandB:
