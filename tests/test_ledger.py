@@ -186,7 +186,7 @@ def told(root: Path) -> list[float]:
 
 @both
 def test_sixteen_writers_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    rows = int(os.environ.get("BATTERIES_TEST_ROWS", "25"))
+    rows = int(os.environ.get("BATTERIES_TEST_ROWS", "12"))
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("toy-001"))
     began = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batteries.errors import BatteriesError, BusyError, CorruptError, ResumeError, UsageError
+from batteries.errors import BatteriesError, BusyError, CorruptError, ResourceError, ResumeError, UsageError
 from batteries.files import write_sealed
 from batteries.score import database
 from batteries.score.journal import Journal
@@ -233,7 +234,7 @@ def test_a_server_that_drops_in_the_middle_loses_and_doubles_nothing(
         add(ledger, 0.1)
     append = Journal.append
 
-    def stopping(self: Journal, rows: Any) -> int:
+    def stopping(self: Journal, rows: Any) -> tuple[int, int]:
         if first.pop("time", None):
             postgres.stop()  # after the row was inserted, before it is committed
         return append(self, rows)
@@ -280,6 +281,40 @@ def test_a_journal_that_was_lost_is_written_again(tmp_path: Path) -> None:
     (tmp_path / "ledger.jsonl").unlink()
     everything(tmp_path)
     assert sorted(map(str, Journal(tmp_path).read().rows)) == sorted(map(str, before))
+
+
+@both
+def test_a_row_that_is_kept_in_the_folder_while_another_is_written_is_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path)
+    append = Journal.append
+    kept = [("looks", plain("looks", {"entry": "toy-002", "data": "kept", "at": "2026", "event": "e" * 32}))]
+
+    def after_another(self: Journal, rows: Any) -> tuple[int, int]:
+        if kept:
+            append(Journal(tmp_path), [kept.pop()])
+        return append(self, rows)
+
+    monkeypatch.setattr(Journal, "append", after_another)
+    with Ledger(tmp_path) as ledger:
+        ledger.add_look("toy-002", data="written")
+    assert sorted(row["data"] for row in everything(tmp_path)["looks"]) == ["abc", "kept", "written"]
+
+
+def test_a_full_disk_leaves_ledger_and_journal_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, size = filled(tmp_path), Journal(tmp_path).size()
+    with Ledger(tmp_path) as ledger:
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(ResourceError, match=r"ledger\.jsonl: cannot be written \(No space left on device\)"):
+            ledger.add_look("toy-001", data="new")
+        monkeypatch.undo()
+    assert Journal(tmp_path).size() == size
+    assert everything(tmp_path) == before
 
 
 def test_a_part_of_a_line_is_stepped_over(tmp_path: Path) -> None:

@@ -237,8 +237,8 @@ def _listen_to_postgres(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         if connection.get_execution_options().get("writes"):
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(WAIT * 1000)}")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+            wait = f"set_config('lock_timeout', '{int(WAIT * 1000)}', true)"
+            connection.exec_driver_sql(f"SELECT {wait}, pg_advisory_xact_lock({_LOCK})")
 
 
 def _holder(path: Path) -> str:

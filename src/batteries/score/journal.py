@@ -55,18 +55,29 @@ class Journal:
         except FileNotFoundError:
             return 0
 
-    def append(self, rows: Iterable[Row]) -> int:
-        """Write rows at the end, make them durable; return where the file ends now."""
+    def append(self, rows: Iterable[Row]) -> tuple[int, int]:
+        """Write rows at the end, make them durable; return where the file ended before, and where it ends now.
+
+        Raises
+        ------
+        ResourceError
+            When the disk is full or not writable; then the file is as it was.
+
+        """
         text = "".join(_line(name, row) for name, row in rows).encode()
         try:
             with self._locked("ab+") as file:
-                if file.seek(0, os.SEEK_END):
+                if start := file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
                     text = text if file.read(1) == b"\n" else b"\n" + text
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                return file.tell()
+                try:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    os.ftruncate(file.fileno(), start)
+                    raise
+                return start, start + len(text)
         except OSError as error:
             raise ResourceError(
                 f"{self.path}: cannot be written ({error.strerror or error}); nothing was noted"
@@ -82,14 +93,15 @@ class Journal:
         return _lines(data, start)
 
     def rewrite(self, rows: Iterable[Row]) -> int:
-        """Replace the file by `rows` and those lines of it that are not among them; return where it ends."""
+        """Replace the file by `rows` and, after them, its lines that are not among them; return where `rows` end."""
         rows = list(rows)
         events = {row["event"] for _, row in rows}
         with self._locked("ab+") as file:
             file.seek(0)
-            rows += [each for each in _lines(file.read(), 0).rows if each[1]["event"] not in events]
-            write_text(self.path, "".join(_line(name, row) for name, row in rows))
-            return self.size()
+            others = [each for each in _lines(file.read(), 0).rows if each[1]["event"] not in events]
+            text, more = ("".join(_line(name, row) for name, row in each) for each in (rows, others))
+            write_text(self.path, text + more)
+            return len(text.encode())
 
     @contextmanager
     def _locked(self, mode: str) -> Iterator[BinaryIO]:

@@ -21,10 +21,10 @@ from sqlalchemy import Connection, MetaData, insert, inspect, select, update
 import batteries
 from batteries.errors import CorruptError, ResumeError
 from batteries.files import digest_of
-from batteries.score.rows import put
+from batteries.score.rows import Rows
 from batteries.score.schema import ABOUT, META, SCHEMA, TABLES
 
-Rows = dict[str, list[dict[str, Any]]]
+Plain = dict[str, list[dict[str, Any]]]
 """Rows of each table, oldest first."""
 
 
@@ -41,6 +41,11 @@ def schema_of(connection: Connection, name: str) -> int:
     """
     if not inspect(connection).has_table(ABOUT.name):
         return 0
+    return known_schema(connection, name)
+
+
+def known_schema(connection: Connection, name: str) -> int:
+    """Return the schema of a database that holds a ledger. Raises as `schema_of` does."""
     about = {row.key: row.value for row in connection.execute(select(ABOUT))}
     known = about.get("schema", "")
     if not known.isdecimal() or not int(known):
@@ -64,12 +69,14 @@ def migrate(connection: Connection, name: str, project: str) -> None:
     connection.execute(update(ABOUT).where(ABOUT.c.key == "schema").values(value=values["schema"]))
     for key in values.keys() - set(connection.execute(select(ABOUT.c.key)).scalars()):
         connection.execute(insert(ABOUT).values(key=key, value=values[key]))
+    own = Rows(connection, project)
     for table, each in brought_forward(rows, known).items():
         for row in each:
-            put(connection, project, table, row)
+            own.put(table, row)
+    own.save(0)
 
 
-def taken_out(connection: Connection, known: int) -> Rows:
+def taken_out(connection: Connection, known: int) -> Plain:
     """Return all rows of an older ledger, and take its tables away."""
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
@@ -88,15 +95,15 @@ def taken_out(connection: Connection, known: int) -> Rows:
     return rows
 
 
-def brought_forward(rows: Mapping[str, list[dict[str, Any]]], known: int) -> Rows:
+def brought_forward(rows: Mapping[str, list[dict[str, Any]]], known: int) -> Plain:
     """Return rows of schema `known` as those of this one."""
-    found: Rows = {name: [dict(row) for row in each] for name, each in rows.items()}
+    found: Plain = {name: [dict(row) for row in each] for name, each in rows.items()}
     for step in range(known, SCHEMA):
         found = STEPS.get(step, dict)(found)
     return {name: found.get(name, []) for name in TABLES}
 
 
-def _from_2(rows: Rows) -> Rows:
+def _from_2(rows: Plain) -> Plain:
     """Rows get a name of their own, the same whenever they are brought forward; members are in the blends' configs."""
     return {
         name: [{**row, "event": digest_of([name, _texts(row)])[:32]} for row in each]
@@ -109,7 +116,7 @@ def _texts(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: repr(value) if isinstance(value, float) else value for key, value in row.items()}
 
 
-STEPS: dict[int, Callable[[Rows], Rows]] = {2: _from_2}
+STEPS: dict[int, Callable[[Plain], Plain]] = {2: _from_2}
 """By the schema they start from; schema 2 only added a table."""
 
 

@@ -20,8 +20,8 @@ from sqlalchemy.exc import IntegrityError
 from batteries.errors import BusyError, CorruptError, UsageError
 from batteries.score.database import Database, place_of
 from batteries.score.journal import Journal, Row
-from batteries.score.migrations import keep_copy, migrate, schema_of
-from batteries.score.rows import fetch, put, set_state, state
+from batteries.score.migrations import keep_copy, known_schema, migrate, schema_of
+from batteries.score.rows import Rows
 from batteries.score.schema import SCHEMA, TABLES, plain
 
 
@@ -49,58 +49,49 @@ class Store:
             raise
 
     def _open(self) -> None:
+        name, project = self.place.name, self.place.project
         with self.database.transaction(writes=False) as connection:
-            is_ready = schema_of(connection, self.place.name) == SCHEMA and (
-                state(connection, self.place.project)["journal"] == self.journal.size()
-            )
-        if is_ready:
-            return
+            if schema_of(connection, name) == SCHEMA and Rows(connection, project).journal == self.journal.size():
+                return
         with self.database.transaction(writes=True) as connection:
-            known = schema_of(connection, self.place.name)
+            known = schema_of(connection, name)
             if 0 < known < SCHEMA and self.place.file is not None:
                 keep_copy(self.place.file, known)
-            migrate(connection, self.place.name, self.place.project)
+            migrate(connection, name, project)
+            rows = Rows(connection, project, lock=True)
             if 0 < known < SCHEMA:
-                self._write_journal(connection)
-            self._catch_up(connection)
+                self._write_journal(rows)
+            self._catch_up(connection, rows)
 
-    def _catch_up(self, connection: Connection) -> None:
+    def _catch_up(self, connection: Connection, rows: Rows) -> None:
         """Enter the lines of the journal that are not entered yet; write those again that it lost."""
-        entered, size = state(connection, self.place.project, lock=True)["journal"], self.journal.size()
-        if size == entered:
+        size = self.journal.size()
+        if size == rows.journal:
             return
-        lines = self.journal.read(entered if size > entered else 0)
-        refused = sum(not self._entered(connection, name, row) for name, row in lines.rows)
+        lines = self.journal.read(rows.journal if size > rows.journal else 0)
+        refused = sum(not _entered(connection, rows, name, row) for name, row in lines.rows)
         if refused or lines.damaged:
             warnings.warn(
                 f"{self.journal.path}: {refused} lines do not fit the ledger and {lines.damaged} are damaged;"
                 " they are left out. See: batteries ledger check",
                 stacklevel=4,
             )
-        if size < entered:
-            self._write_journal(connection)
+        if size < rows.journal:
+            self._write_journal(rows)
         else:
-            set_state(connection, self.place.project, journal=lines.end)
-
-    def _entered(self, connection: Connection, name: str, row: dict[str, Any]) -> bool:
-        try:
-            with connection.begin_nested():
-                put(connection, self.place.project, name, row)
-        except (UsageError, IntegrityError):
-            return False
-        return True
+            rows.save(lines.end)
 
     def write_journal(self) -> None:
         """Write the journal again: all rows of the database, and what it does not have."""
         if self._away is not None:
             raise self._away
         with self.database.transaction(writes=True) as connection:
-            self._catch_up(connection)
-            self._write_journal(connection)
+            rows = Rows(connection, self.place.project, lock=True)
+            self._catch_up(connection, rows)
+            self._write_journal(rows)
 
-    def _write_journal(self, connection: Connection) -> None:
-        rows = [(name, row) for name in TABLES for row in fetch(connection, self.place.project, name)]
-        set_state(connection, self.place.project, journal=self.journal.rewrite(rows))
+    def _write_journal(self, rows: Rows) -> None:
+        rows.save(self.journal.rewrite([(name, row) for name in TABLES for row in rows.fetch(name)]))
 
     def close(self) -> None:
         """Let go of the database.
@@ -142,13 +133,22 @@ class Store:
 
     def _put(self, name: str, said: dict[str, Any]) -> bool:
         with self.database.transaction(writes=True) as connection:
-            if schema_of(connection, self.place.name) != SCHEMA:
+            if known_schema(connection, self.place.name) != SCHEMA:
                 raise CorruptError("its tables were taken away meanwhile")
-            self._catch_up(connection)
-            is_new = put(connection, self.place.project, name, said)
+            rows = Rows(connection, self.place.project, lock=True)
+            self._catch_up(connection, rows)
+            is_new = rows.put(name, said)
             if is_new:
-                set_state(connection, self.place.project, journal=self.journal.append([(name, said)]))
+                self._note(connection, rows, [(name, said)])
         return is_new
+
+    def _note(self, connection: Connection, rows: Rows, new: Sequence[Row]) -> None:
+        """Write rows into the journal, and enter what another process kept there since it was looked at."""
+        start, end = self.journal.append(new)
+        if start == rows.journal:
+            rows.save(end)
+        else:
+            self._catch_up(connection, rows)
 
     def enter(self, rows: Sequence[Row]) -> int:
         """Append rows as another ledger, or this one before it was lost, has them; return how many are new.
@@ -158,10 +158,11 @@ class Store:
         if self._away is not None:
             raise self._away
         with self.database.transaction(writes=True) as connection:
-            self._catch_up(connection)
-            new = [(name, row) for name, row in rows if put(connection, self.place.project, name, row)]
+            own = Rows(connection, self.place.project, lock=True)
+            self._catch_up(connection, own)
+            new = [(name, row) for name, row in rows if own.enter(name, row)]
             if new:
-                set_state(connection, self.place.project, journal=self.journal.append(new))
+                self._note(connection, own, new)
         return len(new)
 
     def whole(self, name: str) -> list[dict[str, Any]]:
@@ -178,7 +179,17 @@ class Store:
         if self._away is not None:
             raise self._away
         with self.database.transaction(writes=False) as connection:
-            return fetch(connection, self.place.project, name)
+            return Rows(connection, self.place.project).fetch(name)
+
+
+def _entered(connection: Connection, rows: Rows, name: str, row: Mapping[str, Any]) -> bool:
+    """Whether a row is in the database now; not if it fits nothing there."""
+    try:
+        with connection.begin_nested():
+            rows.enter(name, row)
+    except (UsageError, IntegrityError):
+        return False
+    return True
 
 
 def _now() -> str:
