@@ -73,7 +73,7 @@ def _fitting(cells: Sequence[Mapping[str, show.Cell]], there: Sequence[str]) -> 
     for name in _FIRST:
         if name in there:
             needs = _BETWEEN + (_LEAST if name == _CHANGED else _width(cells, name))
-            if needs <= room or name == "entry":
+            if needs <= room or name in ("entry", "valid"):
                 chosen.add(name)
                 room -= needs
     return [name for name in there if name in chosen]
