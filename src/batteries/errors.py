@@ -7,7 +7,7 @@ Next:  every other module raises from here; only `cli` turns them into messages.
     0 ok                      5 resume or weights do not fit
     1 a bug                   6 disk or memory ran out
     2 usage                   7 non-finite training
-    3 invalid input           8 busy (lock, ledger)
+    3 invalid input           8 busy (lock, ledger, a service and its limits)
     4 corrupt or untrusted    9 another process of the training died, hangs or ended without a word
     130 Ctrl-C, 143 SIGTERM: stopped after a saved checkpoint
 """
@@ -108,9 +108,13 @@ class NonFiniteError(BatteriesError):
 
 
 class BusyError(BatteriesError):
-    """Somebody else holds the run or the ledger."""
+    """Somebody else holds the run or the ledger; a service fails, or allows no more today."""
 
     exit_code = 8
+
+
+class UnclearError(BusyError):
+    """A service that was asked to do something once did not say whether it did."""
 
 
 class PeerError(BatteriesError):

@@ -8,8 +8,9 @@ Next:  what to try next.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,42 +18,96 @@ from batteries.cli import show
 from batteries.cli.options import ROOT, Json
 from batteries.errors import UsageError
 
+if TYPE_CHECKING:
+    from batteries.score.board import Row
 
-def scores(json: Json = False) -> None:
-    """Step 5: the board: validation, leaderboard, test, gaps."""
-    from batteries.score.agreement import agreement
-    from batteries.score.board import restore
+
+def scores(
+    sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="valid, public, test, gap, age, ...")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option("--filter", metavar="TEXT", help="A word, or FIELD=VALUE; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most entries of each table.")] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Every column, however wide.")] = False,
+    json: Json = False,
+) -> None:
+    """Step 5: the board: validation, leaderboard, test, gaps, changes."""
     from batteries.score.board import scores as board
-    from batteries.score.entry import all_entries
-    from batteries.score.ledger import Ledger
+    from batteries.score.select import select
 
-    if not Ledger.exists(ROOT) and all_entries(ROOT):
-        found = f"{ROOT}/ledger.db was lost; {restore(ROOT)} entries are entered again from their folders"
-        print(f"warning: {found}; leaderboard scores, test scores and looks are not", file=sys.stderr)
-    rows = board(ROOT)
+    _restore()
+    every = board(ROOT)
+    rows = select(every, sort=sort, keep=keep or (), limit=limit)
     if json:
         show.as_json([row.plain() for row in rows])
         return
-    for _, group in groupby(rows, key=lambda row: row.group):
-        show.board(list(group))
-    print("valid: of all out-of-fold rows; ±: one s.d. over resampled rows, over folds")
-    for part in ("public", "private"):
-        if agreed := agreement(ROOT, board=part):
-            show.words(agreed.sentence)
+    if not rows:
+        print(f"none of {len(every)} entries fits --filter {' '.join(keep or ())}")
+        return
+    _tables(rows, wide=wide)
+    if len(rows) < len(every):
+        print(f"{len(rows)} of {len(every)} entries; ranks are among all")
+    _agreements(every)
     for row in rows:
         if row.missing_folds:
             print(f"{row.name}: folds {row.folds}; train the others: batteries train --resume {row.run}")
 
 
+def _restore() -> None:
+    """Write a lost ledger again from the folders, and say what they do not hold."""
+    from batteries.score.ledger import Ledger
+
+    if Ledger.exists(ROOT):
+        return
+    from batteries.score.board import restore
+    from batteries.score.entry import all_entries
+
+    if all_entries(ROOT):
+        found = f"{ROOT}/ledger.db was lost; {restore(ROOT)} entries are entered again from their folders"
+        print(f"warning: {found}; leaderboard scores, test scores and looks are not", file=sys.stderr)
+
+
+def _tables(rows: Sequence[Row], *, wide: bool) -> None:
+    from batteries.cli.board import board, seeds
+
+    left_out = False
+    for _, group in groupby(rows, key=lambda row: row.group):
+        left_out = board(list(group), wide=wide) or left_out
+    more = "; more columns: --wide" if left_out else ""
+    show.words(f"valid: of all out-of-fold rows; ±: one s.d. over resampled rows, over folds{more}")
+    if any(row.level for row in rows):
+        show.words("#: rank; ≈: within two s.d. of the best; is it worse? batteries compare")
+    seeds(rows)
+
+
+def _agreements(rows: Sequence[Row]) -> None:
+    """Say whether validation foretells the leaderboards."""
+    from batteries.score.agreement import agreement
+
+    for part in ("public", "private"):
+        told = any(getattr(row, part) is not None for row in rows)
+        if told and (agreed := agreement(ROOT, board=part)):
+            show.words(agreed.sentence)
+
+
 def leaderboard(
-    submission: Annotated[str, typer.Argument(help="submission-001")],
-    score: Annotated[float, typer.Argument(help="What the leaderboard said.")],
+    submission: Annotated[str | None, typer.Argument(help="submission-001; all that were sent, with --pull.")] = None,
+    score: Annotated[float | None, typer.Argument(help="What the leaderboard said.")] = None,
     private: Annotated[bool, typer.Option("--private", help="The score of the private part.")] = False,
+    pull: Annotated[bool, typer.Option("--pull", help="Fetch scores from the service it was sent to.")] = False,
     json: Json = False,
 ) -> None:
-    """Step 5: note what the leaderboard said of a submission."""
+    """Step 5: note what the leaderboard said of a submission, or fetch it."""
+    from batteries.cli.sending import pulled
     from batteries.score.leaderboard import leaderboard as note
 
+    if pull:
+        if score is not None or private:
+            raise UsageError("--pull fetches the public and the private score; leave out SCORE and --private")
+        pulled(submission, json=json)
+        return
+    if submission is None or score is None:
+        raise UsageError("give a submission and its score: batteries leaderboard SUBMISSION SCORE; or fetch it: --pull")
     entry = note(submission, score, ROOT, private=private)
     board = "private" if private else "public"
     if json:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from batteries.improve.compare import Comparison, Verdict
     from batteries.prepare.split_check import FoldLine, SplitCheck
     from batteries.report.doctor import Check
-    from batteries.score.board import Row
     from batteries.score.holdout import Tested
     from batteries.train.rehearse import Rehearsal
     from batteries.train.verify import Finding
@@ -45,37 +44,30 @@ def table(rows: Sequence[Mapping[str, Cell]]) -> None:
     for position, name in enumerate(names):
         drawn.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*(_text(row[name]) for name in names))
+        drawn.add_row(*(text(row[name]) for name in names))
     Console(highlight=False, markup=False).print(drawn)
 
 
-def _text(cell: Cell) -> str:
+def columns(rows: Sequence[Mapping[str, Cell]], *, words: str) -> None:
+    """Print rows under their keys as `table` does, however wide; it draws hundreds of them in no time.
+
+    Figures stand at the right, the first column and the column `words` at the left.
+    """
+    lines = [list(rows[0]), *([text(cell) for cell in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = [position == 0 or name == words for position, name in enumerate(rows[0])]
+    aligned = [
+        "   ".join(cell.ljust(width) if at_left else cell.rjust(width) for cell, width, at_left in each).rstrip()
+        for each in (zip(line, widths, left, strict=True) for line in lines)
+    ]
+    print("\n".join([aligned[0], "─" * (sum(widths) + 3 * (len(widths) - 1)), *aligned[1:]]))
+
+
+def text(cell: Cell) -> str:
+    """A cell as it is printed."""
     if cell is None:
         return "-"
     return f"{cell:.5f}" if isinstance(cell, float) else str(cell)
-
-
-def board(rows: Sequence[Row]) -> None:
-    """Print entries of one metric and split, and which these are."""
-    partly = any(row.missing_folds for row in rows)
-    table(
-        [
-            {
-                "entry": row.name,
-                "folds": row.folds if partly else None,
-                "valid": row.valid,
-                "±rows": brief(row.noise),
-                "±folds": brief(row.fold_deviation),
-                "public": row.public,
-                "private": row.private,
-                "test": row.test,
-                "gap": signed(row.gap),
-            }
-            for row in rows
-        ]
-    )
-    up = "higher" if rows[0].higher_is_better else "lower"
-    print(f"{rows[0].metric}, {up} is better; folds {rows[0].split[:12]}")
 
 
 def tested(results: Sequence[Tested]) -> None:

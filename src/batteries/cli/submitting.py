@@ -15,6 +15,7 @@ import typer
 
 from batteries.cli import show
 from batteries.cli.options import ROOT, Json
+from batteries.cli.sending import Again, To, Wait, check_target, send_to
 from batteries.errors import BatteriesError, CorruptError, UsageError
 
 if TYPE_CHECKING:
@@ -38,14 +39,20 @@ def submit(
     against: Annotated[
         str | None, typer.Option(help="A submission or file to compare with; the previous by default.")
     ] = None,
+    to: To = None,
+    wait: Wait = 300,
+    again: Again = False,
     json: Json = False,
 ) -> None:
-    """Step 6: write a submission, checked against the sample.
+    """Step 6: write a submission, checked against the sample; with --to it is sent.
 
     A file of predictions of any tool needs --sample: with --out it is written as the sample asks, without it is
     checked as it stands.
     """
+    check_target(to, again=again)
     if Path(entry).suffix in (".csv", ".parquet") or Path(entry).is_file():
+        if to is not None:
+            raise UsageError(f"--to sends the submission of an entry, which has a score to compare; {entry} is a file")
         _file(Path(entry), sample, out, digits, classes, against, json)
         return
     from batteries.combine.preview import previous, read_submission
@@ -62,11 +69,14 @@ def submit(
     found, notes = _compared(made.table, against or previous(made), made.notes)
     if json:
         about = {"submission": made.name, "entry": entry, "file": str(made.path), "sha256": made.sha256}
-        show.as_json({**about, **_plain(made.table, notes, found), "written": made.written})
+        sent = {} if to is None else {"upload": send_to(to, made.name, wait=wait, again=again, json=True).plain()}
+        show.as_json({**about, **_plain(made.table, notes, found), "written": made.written, **sent})
         return
     _say(made.table, notes, found)
     show.words(f"{made.name}: {len(made.table):,} rows of {entry}, {made.written}")
     print(f"{made.path}, SHA-256 {made.sha256[:12]}")
+    if to is not None:
+        send_to(to, made.name, wait=wait, again=again, json=False)
 
 
 def _file(

@@ -7,21 +7,17 @@ Next:  `compare` says it beside what the rows alone say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from batteries.experiment import Metric
-from batteries.files import digest_of
 from batteries.improve.significance import LEVEL
 from batteries.score.entry import Entry, all_entries
-
-_RECIPE = ("experiment", "stages", "metric", "columns", "folds", "data", "code")
+from batteries.score.origin import recipe
 
 
 @dataclass(frozen=True)
@@ -46,14 +42,6 @@ class SeedGain:
         if self.low <= 0 <= self.high:
             return f"Over {of} the mean gain is {self.gain:+.5f}, within the noise of seeds and rows."
         return f"Over {of} the mean gain is {self.gain:+.5f}, larger than the noise of seeds and rows."
-
-
-def recipe(config: Mapping[str, Any]) -> str | None:
-    """Name all that decides a run but its seed; None for what is no run."""
-    if config.get("kind") != "run" or not set(_RECIPE) <= set(config):
-        return None
-    fields = {name: value for name, value in config["fields"].items() if name not in ("seed", "num_workers")}
-    return digest_of([fields, *(config[key] for key in _RECIPE)])
 
 
 def siblings(root: Path, entry: Entry) -> list[Entry]:

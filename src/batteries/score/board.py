@@ -8,20 +8,26 @@ Next:  `batteries scores` and the report print them.
 from __future__ import annotations
 
 import warnings
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batteries.errors import BatteriesError, UsageError
-from batteries.experiment import Experiment, Metric
 from batteries.files import read_sealed
-from batteries.score.entry import Entry, all_entries
-from batteries.score.grouping import resampling
 from batteries.score.ledger import Ledger
-from batteries.score.noise import deviation
+from batteries.score.origin import Origin, origins, recipe
+
+if TYPE_CHECKING:  # reading the board needs neither tables nor predictions, whose imports take most of its time
+    from batteries.experiment import Experiment
+    from batteries.score.entry import Entry
+
+RANKED = ("valid", "public", "private", "test")
+"""Scores that entries of one group are ranked on."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,26 @@ class Row:
     test: float | None
     gap: float | None
     """Test minus validation."""
+    public_gap: float | None
+    """Public leaderboard minus validation."""
+    private_gap: float | None
+    """Private leaderboard minus public."""
+    at: str = field(compare=False)
+    """When it was made, in ISO 8601."""
+    fields: dict[str, Any]
+    """The hyperparameters; none of what several were combined into."""
+    recipe: str | None
+    """The same for runs that differ in their seed alone; None for what is no run."""
+    parent: str | None
+    changed: tuple[str, ...]
+    """What is not as in the parent: `lr 0.004 -> 0.002`, `code`."""
+    rank_valid: int | None = None
+    """Place in its group, 1 for the best; None while folds are to be trained yet."""
+    rank_public: int | None = None
+    rank_private: int | None = None
+    rank_test: int | None = None
+    level: bool = False
+    """Whether its validation is within two standard deviations, over the rows, of the group's best."""
 
     @property
     def group(self) -> tuple[str, bool, str]:
@@ -63,6 +89,11 @@ class Row:
         done, of = self.folds.split("/")
         return done != of
 
+    def upward(self, score: str) -> float:
+        """A score as a sort key, the best first; 0 where there is none."""
+        value = float(getattr(self, score) or 0.0)
+        return -value if self.higher_is_better else value
+
     def plain(self) -> dict[str, Any]:
         """As JSON-ready data."""
         return asdict(self)
@@ -73,6 +104,9 @@ def record(entry: Entry, experiment: Experiment, root: Path | str) -> float:
 
     What is known already is not entered twice, so it can be called after every training.
     """
+    from batteries.score.grouping import resampling
+    from batteries.score.noise import deviation
+
     oof, metric = entry.oof(), entry.metric_of(experiment)
     assert oof.targets is not None
     assert oof.folds is not None
@@ -112,21 +146,50 @@ def scores(root: Path | str = "runs") -> list[Row]:
             f"the ledger of {root} has no entries; train something first: batteries train, or enter what the folders"
             " hold: batteries ledger recover"
         )
-    rows = [_row(entry, [e for e in events if e["entry"] == entry["name"]]) for entry in entries]
+    own, origin = defaultdict(list), origins(entries)
+    for event in events:
+        own[event["entry"]].append(event)
+    rows = [_row(entry, own[entry["name"]], origin[entry["name"]]) for entry in entries]
     newest = {row.group: place for place, row in enumerate(rows)}
-    return sorted(rows, key=lambda row: (-newest[row.group], row.missing_folds, _direction(row).order(row.valid)))
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row.group].append(row)
+    return [row for group in sorted(groups, key=lambda group: -newest[group]) for row in _placed(groups[group])]
 
 
-def _direction(row: Row) -> Metric:
-    return Metric(row.metric, higher_is_better=row.higher_is_better)
+def _placed(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one group, the best first, with their ranks and whether they are level with the best."""
+    ordered = sorted(rows, key=lambda row: (row.missing_folds, row.valid is None, row.upward("valid")))
+    best = ordered[0]
+    ranks = {f"rank_{score}": _ranks(ordered, score) for score in RANKED}
+    placed = []
+    for row in ordered:
+        found: dict[str, Any] = {name: of.get(row.name) for name, of in ranks.items()}
+        level = row is not best and not row.missing_folds and _level(row, best)
+        placed.append(replace(row, **found, level=level))
+    return placed
 
 
-def _row(entry: dict[str, Any], events: Sequence[dict[str, Any]]) -> Row:
+def _ranks(rows: Sequence[Row], score: str) -> dict[str, int]:
+    """The place of each row that has the score; equal ones share the better place."""
+    there = [row for row in rows if getattr(row, score) is not None and not (score == "valid" and row.missing_folds)]
+    places = sorted(row.upward(score) for row in there)
+    return {row.name: 1 + bisect_left(places, row.upward(score)) for row in there}
+
+
+def _level(row: Row, best: Row) -> bool:
+    """A quick rule from what is stored; `compare` resamples the same rows for both, and so can tell more apart."""
+    if row.valid is None or best.valid is None or best.noise is None:
+        return False
+    return abs(row.valid - best.valid) <= 2 * best.noise
+
+
+def _row(entry: dict[str, Any], events: Sequence[dict[str, Any]], origin: Origin) -> Row:
     own = [e for e in events if e["metric"] == entry["metric"]]
     newest = {(e["scope"], e["fold"]): e for e in own}  # later events replace earlier ones
     value = {scope: e["value"] for (scope, fold), e in newest.items() if fold is None}
     folds = [e["value"] for (scope, _), e in newest.items() if scope == "fold" and e["value"] is not None]
-    valid, test = value.get("oof"), value.get("test")
+    valid, test, public, private = (value.get(scope) for scope in ("oof", "test", "public", "private"))
     return Row(
         name=entry["name"],
         kind=entry["kind"],
@@ -141,11 +204,22 @@ def _row(entry: dict[str, Any], events: Sequence[dict[str, Any]]) -> Row:
         fold_deviation=float(np.std(folds, ddof=1)) if len(folds) > 1 else None,
         folds=f"{len(folds)}/{entry['config']['folds']['n']}",
         split=entry["folds"],
-        public=value.get("public"),
-        private=value.get("private"),
+        public=public,
+        private=private,
         test=test,
-        gap=None if test is None or valid is None else test - valid,
+        gap=_minus(test, valid),
+        public_gap=_minus(public, valid),
+        private_gap=_minus(private, public),
+        at=entry["config"].get("made") or entry["at"],
+        fields={} if "members" in entry["config"] else dict(entry["config"]["fields"]),
+        recipe=recipe(entry["config"]),
+        parent=origin.parent,
+        changed=origin.changed,
     )
+
+
+def _minus(score: float | None, other: float | None) -> float | None:
+    return None if score is None or other is None else score - other
 
 
 def restore(root: Path | str = "runs") -> int:
@@ -153,6 +227,8 @@ def restore(root: Path | str = "runs") -> int:
 
     An entry that cannot be scored, as its experiment's file was changed, is named in a warning.
     """
+    from batteries.score.entry import all_entries
+
     root, done = Path(root), 0
     for entry in all_entries(root):
         try:
