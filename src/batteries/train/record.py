@@ -142,7 +142,7 @@ def open_run(
 def read_config(folder: Path) -> dict[str, Any]:
     """What a run, an average or a blend was made of. Raises ResumeError where a newer Batteries wrote it."""
     config = read_sealed(folder / CONFIG)
-    if config["schema"] > _SCHEMA:
+    if config.get("schema", _SCHEMA) > _SCHEMA:
         raise ResumeError(
             f"{folder / CONFIG}: has schema {config['schema']}, this Batteries ({version('batteries')}) reads"
             f" {_SCHEMA} and older; use the version that wrote it"
