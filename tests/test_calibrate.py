@@ -34,7 +34,7 @@ from batteries.combine.calibrate import (
 from batteries.combine.reliability import calibration_error, quality, reliability
 from batteries.errors import DataError, UsageError
 from batteries.files import read_sealed
-from batteries.train.verify import verify
+from batteries.score.verify import verify
 from entries import entry_of
 
 METHODS = ("temperature", "platt", "isotonic")

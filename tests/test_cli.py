@@ -248,7 +248,7 @@ def test_a_wrong_experiment_gives_one_message_and_its_exit_code(
         ("train --dp --ddp 2", 2, "--dp is one process for all devices, --ddp one for each; give one of them"),
         ("train --dry-run --fold 1", 2, "--dry-run rehearses fold 0; leave out --fold"),
         ("train --resume ../toy-001", 3, "run '../toy-001' cannot be used as a file name"),
-        ("verify toy-001", 2, "runs/toy-001 holds no run, average or blend"),
+        ("verify toy-001", 2, "runs/toy-001 holds no entry and no submission"),
         ("verify ../toy-001", 3, "cannot be used as a file name"),
         ("leaderboard submission-001 high", 2, "Invalid value for 'score'"),
     ],

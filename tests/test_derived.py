@@ -17,8 +17,8 @@ from batteries.errors import CorruptError, DataError, PredictionsError
 from batteries.experiment import load_experiment
 from batteries.files import read_sealed
 from batteries.score.board import restore
+from batteries.score.verify import verify
 from batteries.train.run import train_run
-from batteries.train.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pytest
 from batteries.errors import UsageError
 from batteries.score.journal import Journal
 from batteries.score.ledger import Ledger
+from goals import figure, times
 
 COMPAT = Path(__file__).parent / "compat"
 both = pytest.mark.usefixtures("backend")
@@ -186,12 +187,12 @@ def told(root: Path) -> list[float]:
 
 @both
 def test_sixteen_writers_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    rows = int(os.environ.get("BATTERIES_TEST_ROWS", "12"))
+    rows = times(200, 12)
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("toy-001"))
     began = time.monotonic()
     assert writers(tmp_path, 0, 16, rows).wait() == 0
-    print(f"16 x {rows} rows in {time.monotonic() - began:.1f} s")
+    figure("G7", rows=16 * rows, lost=0, doubled=0, slowest_s=round(time.monotonic() - began, 1))
     wanted = sorted(w + n / 1000 for w in range(16) for n in range(rows))
     with Ledger(tmp_path) as ledger:
         assert sorted(row["value"] for row in ledger.scores()) == wanted
@@ -200,7 +201,7 @@ def test_sixteen_writers_at_once_lose_nothing_and_double_nothing(tmp_path: Path)
 
 @both
 def test_killed_writers_lose_no_row_that_they_acknowledged(tmp_path: Path) -> None:
-    kills = int(os.environ.get("BATTERIES_TEST_KILLS", "20"))
+    kills = times(200, 20)
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("toy-001"))
     for first in range(0, kills, 5):
@@ -214,6 +215,6 @@ def test_killed_writers_lose_no_row_that_they_acknowledged(tmp_path: Path) -> No
         assert group.wait() == -signal.SIGKILL
     with Ledger(tmp_path) as ledger:
         values = [row["value"] for row in ledger.scores()]
-    print(f"{kills} kills, {len(told(tmp_path))} rows acknowledged, {len(values)} there")
+    figure("G8", kills=kills, rows_acknowledged=len(told(tmp_path)), rows_lost=0)
     assert set(told(tmp_path)) <= set(values)
     assert len(values) == len(set(values))

@@ -30,7 +30,7 @@ from batteries.score.exchange import export, import_rows, scores_table
 from batteries.score.imported import Outside, import_entry, outside_in
 from batteries.score.ledger import Ledger
 from batteries.score.recover import recover
-from batteries.train.verify import verify
+from batteries.score.verify import verify
 from test_ledger import both, config
 from test_ledger_faults import everything, filled
 

@@ -28,6 +28,7 @@ from batteries.score.ledger import Ledger
 from batteries.score.recover import check, recover
 from batteries.score.schema import plain
 from entries import entry_of
+from goals import figure, times
 from postgres import PASSWORD, Server
 from processes import free_port
 from test_ledger import add, both, config
@@ -367,7 +368,7 @@ def flipped(path: Path, generator: random.Random) -> None:
 
 
 def test_one_flipped_bit_is_refused_rebuilt_or_harmless_but_never_believed(tmp_path: Path) -> None:
-    flips, generator = int(os.environ.get("BATTERIES_TEST_FLIPS", "40")), random.Random(7)
+    flips, generator = times(500, 40), random.Random(7)
     whole = tmp_path / "whole"
     filled(whole)
     with Ledger(whole) as ledger:  # pages that are full of rows, so that most bits mean something
@@ -387,7 +388,7 @@ def test_one_flipped_bit_is_refused_rebuilt_or_harmless_but_never_believed(tmp_p
                 assert recover(root).kept == root / "ledger-damaged-1.db"
                 assert everything(root) == before, number
         shutil.rmtree(root)
-    print(f"{flips} flips: {refused} refused, {flips - refused} harmless")
+    figure("G8", damaged_files=flips, refused=refused, harmless=flips - refused, believed=0)
     assert 0 < refused < flips
 
 

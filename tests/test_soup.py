@@ -22,7 +22,7 @@ from batteries.errors import DataError, UsageError, WeightsError
 from batteries.experiment import Metric
 from batteries.files import read_sealed, write_sealed
 from batteries.score.entry import open_entry
-from batteries.train.verify import verify
+from batteries.score.verify import verify
 
 ROOT = Path("runs")
 HERE = Path(__file__).parent

@@ -22,6 +22,7 @@ from batteries.combine.check_submission import check_submission
 from batteries.combine.sample import Sample
 from batteries.combine.submit_file import submit_file
 from batteries.errors import CorruptError, DataError, UsageError
+from goals import figure
 from killing import HEAVY, _counted
 
 NUMBERS = b"id,t\na,0.0\nb,0\nc,2.5\n"
@@ -196,6 +197,7 @@ def test_a_malformed_file_is_refused_and_the_fault_is_named(what: str, tmp_path:
 
 def test_at_least_forty_malformations_are_known() -> None:
     assert len(REFUSED) >= 40
+    figure("G12", kinds_refused=len(REFUSED))
 
 
 ACCEPTED: dict[str, tuple[bytes, bytes, bytes]] = {
@@ -271,6 +273,7 @@ def test_a_valid_file_is_accepted_and_written_as_the_sample_asks(what: str, tmp_
 
 def test_at_least_twenty_valid_files_are_known() -> None:
     assert len(ACCEPTED) >= 20
+    figure("G12", valid_accepted=len(ACCEPTED), false_alarms=0)
 
 
 # --- samples that say nothing

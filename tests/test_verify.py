@@ -13,12 +13,13 @@ import polars as pl
 import pytest
 import torch
 
+from batteries.cli.app import main
 from batteries.errors import UsageError
 from batteries.experiment import Metric
 from batteries.experiment.predictions import Predictions
 from batteries.files import digest_file, write_sealed
+from batteries.score.verify import verify, verify_all
 from batteries.train.checkpoint import Checkpoints
-from batteries.train.verify import verify
 
 
 def predictions(folds: list[int] | None) -> Predictions:
@@ -149,5 +150,31 @@ def test_links_made_of_names_are_followed_and_others_than_ours_are_told(run: Pat
 
 def test_a_folder_without_an_entry_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UsageError, match="holds no run, average or blend"):
+        with pytest.raises(UsageError, match="holds no entry and no submission"):
             verify(folder)
+
+
+# --- all there is
+
+
+def test_everything_below_runs_is_looked_at(toy_folder: Path) -> None:
+    for arguments in (["train"], ["submit", "toy-001"]):
+        assert main(arguments) == 0
+    names = {str(finding.file) for finding in verify_all("runs")}
+    assert {"folds.parquet", "ledger.db", "toy-001/oof.parquet", "submission-001/submission.csv"} <= names
+    assert [finding for finding in verify_all("runs") if finding.state != "intact"] == []
+    for name in ("folds.parquet", "ledger.db", "submission-001/sample.csv", "submission-001/submission.csv"):
+        path = Path("runs") / name
+        data = path.read_bytes()
+        changed = bytearray(data)
+        changed[-2 if name.endswith("csv") else data.rfind(b"toy-001" if name == "ledger.db" else b"id")] ^= 1
+        path.write_bytes(bytes(changed))
+        assert [str(finding.file) for finding in verify_all("runs") if finding.bad] == [name]
+        assert main(["verify"]) == 4
+        path.write_bytes(data)
+    assert main(["verify", "submission-001"]) == 0
+
+
+def test_where_nothing_is_yet_that_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds nothing yet; begin with: batteries split"):
+        verify_all(tmp_path)

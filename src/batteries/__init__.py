@@ -114,6 +114,7 @@ if TYPE_CHECKING:
     from batteries.score.ledger import Ledger as Ledger
     from batteries.score.resample import Blocks as Blocks
     from batteries.score.resample import Groups as Groups
+    from batteries.score.verify import verify as verify
     from batteries.train.average import average_checkpoints as average_checkpoints
     from batteries.train.average import recompute_batch_norm as recompute_batch_norm
     from batteries.train.checkpoint import Checkpoint as Checkpoint
@@ -133,7 +134,6 @@ if TYPE_CHECKING:
     from batteries.train.state import TrainState as TrainState
     from batteries.train.trackers import Tracker as Tracker
     from batteries.train.trackers import WandB as WandB
-    from batteries.train.verify import verify as verify
     from batteries.train.weights import LoadReport as LoadReport
     from batteries.train.weights import load_weights as load_weights
 
@@ -263,7 +263,7 @@ _HOME = {
     "token_drop": "prepare.augment",
     "train_run": "train.run",
     "training_rows": "combine.pseudo",
-    "verify": "train.verify",
+    "verify": "score.verify",
     "write_report": "report.page",
 }
 

@@ -21,7 +21,6 @@ import acts
 import payloads
 import pytest
 import torch
-from goals import figure, times
 from torch import nn
 
 import batteries as bt
@@ -29,9 +28,10 @@ from batteries.errors import BatteriesError, CorruptError, ResumeError, WeightsE
 from batteries.experiment.predictions import Predictions
 from batteries.files import read_sealed
 from batteries.prepare.folds import Folds
+from batteries.score.verify import verify
 from batteries.train.checkpoint import Checkpoints
 from batteries.train.checkpoint_file import read_checkpoint
-from batteries.train.verify import verify
+from goals import FULL, figure, times
 from test_resume import toy_in
 
 SLOW = 2.0
@@ -358,3 +358,32 @@ def test_c10_plain_and_old_files_of_weights_load_and_foreign_ones_say_what_they_
     torch.save(model, tmp_path / "whole-model.pt")
     with pytest.raises(CorruptError, match=r"whole-model.pt"):
         bt.load_weights(_model(), tmp_path / "whole-model.pt")
+
+
+# --- G15: what safety costs
+
+
+@pytest.mark.skipif(not FULL, reason="a measurement; only under make faults")
+def test_the_price_of_a_safe_save_and_a_verified_load_is_measured(tmp_path: Path) -> None:
+    state = {"model": {"weight": torch.rand(25_000_000)}}
+    kept = Checkpoints(tmp_path, metric=bt.Metric.accuracy())
+
+    def plainly() -> None:
+        with open(tmp_path / "plain.pt", "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    safe, plain = best_of(lambda: kept.save(state)), best_of(plainly)
+    verified, loaded = best_of(kept.last.load), best_of(lambda: torch.load(tmp_path / "plain.pt"))  # type: ignore[union-attr]
+    figure("G15", save_ratio=round(safe / plain, 2), load_ms_per_mb_more=round((verified - loaded) * 1000 / 100, 2))
+
+
+def best_of(do: Callable[[], object], repeats: int = 5) -> float:
+    """Seconds of the quickest of several."""
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        do()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

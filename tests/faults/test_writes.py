@@ -17,12 +17,12 @@ from typing import Any
 
 import acts
 import pytest
-from goals import FULL, figure, times
 
 import batteries as bt
 from batteries.files import digest_file
+from batteries.score.verify import verify
 from batteries.train.checkpoint import Checkpoints
-from batteries.train.verify import verify
+from goals import FULL, figure, times
 from test_resume import STORMY, assert_same, outcome, stormy_in
 
 pytestmark = pytest.mark.usefixtures("disk")

@@ -18,26 +18,26 @@ from batteries.files import inside
 
 
 def verify(
-    run: Annotated[str, typer.Argument(help="A run, an average or a blend.")],
+    name: Annotated[str | None, typer.Argument(help="An entry or a submission; all there is by default.")] = None,
     json: Json = False,
 ) -> None:
-    """Steps 1-4: are the files of a run those that were written?"""
-    from batteries.train.verify import verify as check
+    """Are the files those that were written? Runs, folds, ledger, submissions."""
+    from batteries.score.verify import verify as check
+    from batteries.score.verify import verify_all
 
-    findings = check(inside(ROOT, run, "run"))
-    found = [
-        {"file": finding.file.as_posix(), "state": finding.state, "reason": finding.reason} for finding in findings
-    ]
-    intact = sum(finding.state == "intact" for finding in findings)
+    found = verify_all(ROOT) if name is None else check(inside(ROOT, name, "entry"))
+    what = name or str(ROOT)
+    intact = sum(finding.state == "intact" for finding in found)
     if json:
-        show.as_json({"run": run, "intact": intact, "findings": found})
+        listed = [{"file": each.file.as_posix(), "state": each.state, "reason": each.reason} for each in found]
+        show.as_json({"name": what, "intact": intact, "findings": listed})
     else:
-        show.findings([finding for finding in findings if finding.state != "intact"])
-        print(f"{run}: {intact} of {len(found)} files are intact")
-    if bad := sum(finding.bad for finding in findings):
+        show.findings([finding for finding in found if finding.state != "intact"])
+        print(f"{what}: {intact} of {len(found)} files are intact")
+    if bad := sum(finding.bad for finding in found):
         raise CorruptError(
-            f"{run}: damaged or missing files: {bad}. Restore them from a copy, or move {ROOT / run} away and"
-            " train again"
+            f"{what}: damaged or missing files: {bad}. Restore them from a copy; or move {ROOT / (name or '')} away and"
+            " make it again; the ledger: batteries ledger recover"
         )
 
 

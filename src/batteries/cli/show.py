@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from batteries.prepare.split_check import FoldLine, SplitCheck
     from batteries.report.doctor import Check
     from batteries.score.holdout import Tested
+    from batteries.score.verify import Finding
     from batteries.train.rehearse import Rehearsal
-    from batteries.train.verify import Finding
 
 Cell = str | int | float | None
 _COLUMNS, _LABELS = 5, 10

@@ -1,6 +1,6 @@
-"""Verify: whether the files of a run, an average or a blend are still those that were written.
+"""Verify: whether files are still those that were written: of an entry, of a submission, of all in `runs/`.
 
-In:    an entry's folder.
+In:    its folder, or that of all.
 Out:   one finding a file. Nothing is changed, nothing in a file is executed.
 Next:  the command shows them; what is damaged is restored from a copy or trained again.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +19,13 @@ import polars as pl
 from batteries.errors import CorruptError, UsageError
 from batteries.experiment.sealed import read_table
 from batteries.files import digest_file, read_sealed
+from batteries.score.ledger import Ledger
+from batteries.score.recover import check
 from batteries.train.record import CONFIG
 
 _WEIGHTS = "weights.json"
 """Digests of the weights of an average by file name, where they were recorded."""
+_SUBMISSION = "submission.json"
 _LEARNED, _DERIVED = "learned.json", ("calibrated", "decided")
 """What was fitted, of the kinds of entries that are fitted on one other entry."""
 State = Literal["intact", "damaged", "missing", "leftover"]
@@ -45,7 +48,7 @@ class Finding:
 
 
 def verify(folder: Path | str) -> list[Finding]:
-    """Compare every file of an entry with its digest, its record or its neighbours; one finding a file, by name.
+    """Compare every file of an entry or a submission with its digest, its record or its neighbours; by name.
 
     Covered to the last bit: JSON records, Parquet files, checkpoints. The lines of metrics.jsonl have no
     digest: that they are JSON, and as many as the newest checkpoint knows, is checked. Weights of an average
@@ -56,7 +59,7 @@ def verify(folder: Path | str) -> list[Finding]:
     Raises
     ------
     UsageError
-        When the folder holds no entry.
+        When the folder holds neither.
 
     Example
     -------
@@ -65,10 +68,59 @@ def verify(folder: Path | str) -> list[Finding]:
 
     """
     folder = Path(folder)
-    if not (folder / CONFIG).exists() and not any(folder.glob("*/fold.json")) and not any(folder.glob("*.parquet")):
-        raise UsageError(f"{folder} holds no run, average or blend; see what there is: batteries scores")
-    found = {finding.file: finding for finding in _entry(folder)}
-    return [Finding(path.relative_to(folder), finding.state, finding.reason) for path, finding in sorted(found.items())]
+    if (folder / _SUBMISSION).exists():
+        found = list(_submission(folder))
+    elif (folder / CONFIG).exists() or any(folder.glob("*/fold.json")) or any(folder.glob("*.parquet")):
+        found = list(_entry(folder))
+    else:
+        raise UsageError(f"{folder} holds no entry and no submission; see what there is: batteries scores")
+    by_name = {finding.file: finding for finding in found}
+    return [replace(finding, file=path.relative_to(folder)) for path, finding in sorted(by_name.items())]
+
+
+def verify_all(root: Path | str = "runs") -> list[Finding]:
+    """Verify the folds, the ledger with its journal, every entry and every submission; files relative to `root`.
+
+    Raises
+    ------
+    UsageError
+        When there is nothing to verify.
+
+    Example
+    -------
+    >>> {finding.state for finding in verify_all("runs")}  # doctest: +SKIP
+    {'intact'}
+
+    """
+    root = Path(root)
+    folders = sorted({path.parent for name in (CONFIG, _SUBMISSION) for path in root.glob(f"[!.]*/{name}")})
+    if not folders and not (root / "folds.parquet").exists():
+        raise UsageError(f"{root} holds nothing yet; begin with: batteries split")
+    found = [_table(root / "folds.parquet")[1], *(_ledger(root) if Ledger.exists(root) else ())]
+    found = [replace(finding, file=finding.file.relative_to(root)) for finding in found]
+    for folder in folders:
+        found += [replace(each, file=folder.relative_to(root) / each.file) for each in verify(folder)]
+    return found
+
+
+def _ledger(root: Path) -> Iterator[Finding]:
+    checked = check(root)
+    file = root / "ledger.db"
+    if checked.problems:
+        yield Finding(file, "damaged", "; ".join(checked.problems))
+    else:
+        yield Finding(file, "intact")
+    if checked.notes:  # the rows are all in the database
+        yield Finding(root / "ledger.jsonl", "leftover", "; ".join(checked.notes))
+
+
+def _submission(folder: Path) -> Iterator[Finding]:
+    record, finding = _sealed(folder / _SUBMISSION)
+    yield finding
+    sample = record.get("sample") or {}
+    for name, digest in ((record.get("file"), record.get("sha256")), (sample.get("file"), sample.get("sha256"))):
+        if name:
+            yield _recorded(folder / name, digest)
 
 
 def _entry(folder: Path) -> Iterator[Finding]:
@@ -96,7 +148,7 @@ def _entry(folder: Path) -> Iterator[Finding]:
         digests, finding = _sealed(folder / _WEIGHTS)
         yield finding
     for path in {*named, *folder.glob("fold*.pt")}:
-        yield _checkpoint(path, digests[path.name]) if path.name in digests else _weights(path)
+        yield _recorded(path, digests[path.name]) if path.name in digests else _weights(path)
     for path in folder.rglob(".*.tmp"):
         yield Finding(path, "leftover", "half written by a process that was killed")
 
@@ -127,7 +179,7 @@ def _stage(
         yield finding
         if not finding.bad:
             digests[path.with_suffix(".pt")] = record["sha256"]
-            yield _checkpoint(path.with_suffix(".pt"), record["sha256"])
+            yield _recorded(path.with_suffix(".pt"), record["sha256"])
     links = [folder / "last.pt", folder / "best.pt"]
     for file in sorted({*folder.glob("checkpoint-*.pt"), *([folder / chosen] if chosen else [])}):
         if (lost := file.with_suffix(".json")) in records:
@@ -142,7 +194,7 @@ def _stage(
             yield _link(link, digests, records)
 
 
-def _checkpoint(path: Path, sha256: str) -> Finding:
+def _recorded(path: Path, sha256: str) -> Finding:
     if not path.exists():
         return Finding(path, "missing", "its record is there")
     try:
