@@ -1,0 +1,416 @@
+"""Guess: id, target, task and metric of a folder of data, each with the reason for it.
+
+In:    a Layout; what the user said.
+Out:   Guesses, all that an experiment file needs.
+Next:  `generate` writes the file, the command prints the reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import floor, log10
+from typing import Literal
+
+import polars as pl
+
+from batteries.errors import DataError, UsageError, some
+from batteries.prepare.layout import Layout, class_folders, image_of, scan, stem_of
+from batteries.prepare.roles import Roles, roles_of
+from batteries.prepare.study.groups import groups_of
+
+Task = Literal["binary", "classes", "labels", "number", "numbers"]
+METRICS: dict[str, tuple[str, ...]] = {
+    "binary": ("auc", "accuracy", "log_loss", "f1", "mcc"),
+    "classes": ("accuracy", "log_loss", "f1", "auc", "mcc", "qwk"),
+    "labels": ("auc",),
+    "number": ("rmse", "mae"),
+    "numbers": ("rmse", "mae"),
+}
+"""Metrics that judge a task; the first unless the sample speaks for another."""
+_TARGETS = ("target", "label", "class", "y", "category", "species", "outcome")
+_MOST_CLASSES = 30
+_ROWS = 100_000
+"""Rows that are looked at to tell what columns hold."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that was guessed, and why."""
+
+    what: str
+    guess: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guesses:
+    """All that an experiment file needs to be written."""
+
+    layout: Layout
+    id: str
+    numbered: bool = False
+    """No column names the rows: their numbers do."""
+    targets: tuple[str, ...]
+    task: Task
+    classes: tuple[str, ...] = ()
+    """Names; none where the target is 0, 1, ... already."""
+    metric: str
+    folds: str
+    texts: frozenset[str] = frozenset()
+    """Columns to be read as they are written."""
+    dropped: int = 0
+    """Training rows without a target."""
+    centre: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    """Of number targets, in round figures."""
+    roles: Roles = field(default_factory=Roles)
+    images: tuple[str, str | None] | None = None
+    """Patterns of the paths of training and test images; for folders of classes the folders."""
+    test_has_target: bool = False
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """Which kind of model the experiment has."""
+        return "images" if self.images else "table"
+
+
+def guess(layout: Layout, *, target: Sequence[str] = (), id: str | None = None, metric: str | None = None) -> Guesses:
+    """Guess what an experiment on the files of a folder is; what the user says is taken as it is.
+
+    Raises
+    ------
+    DataError
+        When no target can be told, ids are repeated or do not fit, or there is one class only.
+    UsageError
+        When a column or metric that the user names is none.
+
+    """
+    if layout.train is None:
+        return _of_folders(layout, metric)
+    files = Tables(layout)
+    found_id, id_why = files.id(id)
+    targets, wide, target_why = files.targets(tuple(target), found_id)
+    task, classes, task_why = files.task(targets, wide)
+    metric, metric_why = _metric(task, metric, files.likes(targets, wide))
+    texts = files.texts(found_id, targets if classes else ())
+    files = replace(files, reads=texts)
+    train = files.head("train").drop_nulls(list(targets))
+    pictures = files.images(found_id)
+    roles = Roles() if pictures else roles_of(train, files.features(found_id, targets))
+    folds, folds_why = _folds(files, train, found_id or "id", targets, task)
+    centre, scale = zip(*(_spread(train[name]) for name in targets), strict=True) if "number" in task else ((), ())
+    reasons = [
+        *files.reasons(),
+        Reason("id", found_id or "row number", id_why),
+        Reason("target", ", ".join(targets), target_why),
+        Reason("task", task if task != "classes" else f"{files.count(targets[0])} classes", task_why),
+        Reason("metric", f"{metric}, {_way(metric)}", metric_why),
+        Reason("folds", folds, folds_why),
+        *_input_reasons(pictures, roles),
+    ]
+    return Guesses(
+        layout=layout, id=found_id or "id", numbered=found_id is None, targets=targets, task=task, classes=classes,
+        metric=metric, folds=folds, texts=texts, dropped=files.without(targets), centre=centre, scale=scale,
+        roles=roles, images=pictures, test_has_target=files.tested(targets), reasons=tuple(reasons),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a layout, looked at lazily."""
+
+    layout: Layout
+    reads: frozenset[str] = frozenset()
+
+    def lazy(self, part: str) -> pl.LazyFrame | None:
+        """A table of the layout: `train`, `test` or `sample`."""
+        path = getattr(self.layout, part)
+        return None if path is None else scan(path, texts=self.reads)
+
+    def head(self, part: str) -> pl.DataFrame:
+        """Its first rows."""
+        table = self.lazy(part)
+        assert table is not None
+        return table.head(_ROWS).collect()
+
+    def columns(self, part: str) -> list[str]:
+        """Names of its columns; none where there is no such table."""
+        table = self.lazy(part)
+        return [] if table is None else table.collect_schema().names()
+
+    def column(self, part: str, name: str) -> pl.Series:
+        """One whole column."""
+        table = self.lazy(part)
+        assert table is not None
+        return table.select(name).collect().to_series()
+
+    def id(self, said: str | None) -> tuple[str | None, str]:
+        """The column that names rows, and why; None where none does."""
+        train = self.columns("train")
+        if not train:
+            raise DataError(f"{self.layout.train}: has no columns")
+        if said is not None:
+            _among(said, train, "--id")
+            self._check_unique(said)
+            return said, "you said so"
+        if (sample := self.columns("sample")) and sample[0] in train:
+            self._check_unique(sample[0])
+            return sample[0], "first column of the sample, another value in every training row"
+        for name in train:
+            if name.lower() == "id" or name.lower().endswith(("_id", " id")) or name.endswith("Id"):
+                column = self.column("train", name)
+                both = self.layout.test is None or name in self.columns("test")
+                if both and not column.null_count() and column.n_unique() == len(column):
+                    return name, "named like one, another value in every row"
+        return None, "no column has another value in every row and a name like id"
+
+    def _check_unique(self, name: str) -> None:
+        column = self.column("train", name)
+        if column.n_unique() < len(column):
+            twice = column.filter(column.is_duplicated()).unique(maintain_order=True)
+            raise DataError(
+                f"{self.layout.train}: {len(twice)} values of {name!r} occur more than once (first:"
+                f" {twice.head(3).to_list()}); make them unique, or name another column: --id COLUMN"
+            )
+        for part in ("test", "sample"):
+            if name not in self.columns(part) and part == "test" and self.layout.test:
+                raise DataError(f"{self.layout.test}: has no id column {name!r}; name another: --id COLUMN")
+        if self.layout.test and self.layout.sample and name in self.columns("sample"):
+            self._check_sample(name)
+
+    def _check_sample(self, name: str) -> None:
+        asked = set(self.column("sample", name).cast(pl.String).to_list())
+        given = set(self.column("test", name).cast(pl.String).to_list())
+        if asked != given:
+            raise DataError(
+                f"{self.layout.sample} asks for {len(asked)} ids, {self.layout.test} has {len(given)},"
+                f" {len(asked & given)} in both; the files are not of one competition, or --id names another column"
+            )
+
+    def targets(self, said: tuple[str, ...], id: str | None) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+        """The columns to predict; the sample's columns where they are the classes of one; and why."""
+        train, test, sample = self.columns("train"), self.columns("test"), self.columns("sample")
+        for name in said:
+            _among(name, train, "--target")
+        asked = tuple(name for name in sample[1:] if name in train and name not in test)
+        free = [name for name in train if name not in test and name != id]
+        if said:
+            return said, self._classes_of(said[0], sample[1:]), "you said so"
+        if asked:
+            return asked, (), "in the sample and in training, not in test"
+        for name in free if sample else ():
+            if wide := self._classes_of(name, sample[1:]):
+                return (name,), wide, "its values are the columns of the sample"
+        if test and len(free) == 1:
+            return (free[0],), (), "in training, not in test"
+        likely = [name for name in free if name.lower() in _TARGETS]
+        if likely:
+            return (likely[-1],), (), "named like one"
+        if not test and free:
+            return (free[-1],), (), "the last column"
+        raise DataError(
+            f"{self.layout.folder}: no target found: training has {some(train, 8)}; test has {some(test, 8)};"
+            " say which: --target COLUMN"
+        )
+
+    def _classes_of(self, name: str, columns: Sequence[str]) -> tuple[str, ...]:
+        if len(columns) < 2:
+            return ()
+        values = set(self.column("train", name).drop_nulls().cast(pl.String).unique().to_list())
+        return tuple(columns) if values == set(columns) else ()
+
+    def task(self, targets: tuple[str, ...], wide: tuple[str, ...]) -> tuple[Task, tuple[str, ...], str]:
+        """What kind of thing is predicted, the names of classes where codes need them, and why."""
+        if len(targets) > 1:
+            columns = [self.column("train", name).drop_nulls() for name in targets]
+            if any(not (c.dtype.is_numeric() or c.dtype == pl.Boolean) for c in columns):
+                raise DataError(f"{len(targets)} target columns hold texts; say which to learn: --target COLUMN")
+            yes_no = all(set(column.unique().to_list()) <= {0, 1} for column in columns)
+            return (
+                ("labels" if yes_no else "numbers"),
+                (),
+                f"{len(targets)} columns of {'0 and 1' if yes_no else 'numbers'}",
+            )
+        values = self.column("train", targets[0]).drop_nulls()
+        different = values.unique().sort()
+        if len(different) < 2:
+            raise DataError(f"column {targets[0]!r} has {len(different)} different values; there is nothing to learn")
+        if wide:
+            return "classes", wide, f"{len(wide)} columns in the sample"
+        texts = values.dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum)
+        if not texts and not values.dtype.is_numeric():
+            raise DataError(f"column {targets[0]!r} holds {values.dtype}, which is no target; --target COLUMN")
+        if not texts and not (_whole(values) and len(different) <= _MOST_CLASSES):
+            return "number", (), f"{len(different):,} different numbers"
+        if texts and len(different) > len(values) // 2:
+            raise DataError(
+                f"column {targets[0]!r} has {len(different):,} different texts in {len(values):,} rows; --target COLUMN"
+            )
+        plain = not texts and values.dtype.is_integer() and different.to_list() == list(range(len(different)))
+        names = () if plain else self._names(targets[0], by_number=not texts)
+        why = f"{len(different)} different values in {len(values):,} rows"
+        return ("binary" if len(different) == 2 else "classes"), names, why
+
+    def _names(self, target: str, *, by_number: bool) -> tuple[str, ...]:
+        """Classes as the file writes them, in the order of their values."""
+        assert self.layout.train is not None
+        written = scan(self.layout.train, texts=frozenset({target})).select(target).collect().to_series()
+        return tuple(sorted(written.drop_nulls().unique().to_list(), key=float if by_number else None))
+
+    def likes(self, targets: tuple[str, ...], wide: tuple[str, ...]) -> str:
+        """What the sample asks for: `probabilities`, `classes`, or nothing that can be told."""
+        if self.layout.sample is None:
+            return ""
+        if wide:
+            return "probabilities"
+        name = targets[0] if targets[0] in self.columns("sample") else self.columns("sample")[-1]
+        return "probabilities" if self.column("sample", name).dtype.is_float() else "classes"
+
+    def texts(self, id: str | None, targets: tuple[str, ...]) -> frozenset[str]:
+        """Columns to be read as they are written: classes with names, and ids that numbers would change."""
+        names = set(targets)
+        if id is not None and self._written_otherwise(id):
+            names.add(id)
+        return frozenset(names)
+
+    def _written_otherwise(self, id: str) -> bool:
+        for part in ("train", "test", "sample"):
+            if id in self.columns(part):
+                number = self.column(part, id)
+                written = scan(getattr(self.layout, part), texts=frozenset({id})).select(id).collect().to_series()
+                if not number.dtype.is_integer() or (number.cast(pl.String) != written).any():
+                    return True
+        return False
+
+    def without(self, targets: tuple[str, ...]) -> int:
+        """Training rows that lack a target."""
+        table = self.lazy("train")
+        assert table is not None
+        return int(table.select(pl.any_horizontal(pl.col(targets).is_null()).sum()).collect().item())
+
+    def tested(self, targets: tuple[str, ...]) -> bool:
+        """Whether the test table has the targets."""
+        return set(targets) <= set(self.columns("test"))
+
+    def count(self, target: str) -> int:
+        """Classes there are."""
+        return self.column("train", target).drop_nulls().n_unique()
+
+    def features(self, id: str | None, targets: tuple[str, ...]) -> list[str]:
+        """Columns that may be looked at to predict: those that test has too."""
+        both = set(self.columns("test")) or set(self.columns("train"))
+        return [name for name in self.columns("train") if name in both and name != id and name not in targets]
+
+    def images(self, id: str | None) -> tuple[str, str | None] | None:
+        """Patterns of the images of the two tables, with the ids in them."""
+        if id is None or not self.layout.images:
+            return None
+        train = image_of(self.layout, self.column("train", id).cast(pl.String).to_list(), "train")
+        if train is None or self.layout.test is None:
+            return None if train is None else (train, None)
+        test = image_of(self.layout, self.column("test", id).cast(pl.String).to_list(), "test")
+        return None if test is None else (train, test)
+
+    def reasons(self) -> Iterator[Reason]:
+        """What each file was taken for."""
+        for part, what in (("train", "training"), ("test", "test"), ("sample", "sample")):
+            if (path := getattr(self.layout, part)) is not None:
+                why = "by its name" if stem_of(path).startswith(part) else "the only table"
+                why += f"; columns: {len(self.columns(part))}"
+                yield Reason(what, path.relative_to(self.layout.folder).as_posix(), why)
+
+
+def _of_folders(layout: Layout, metric: str | None) -> Guesses:
+    """Images in one folder a class."""
+    train, test, labelled = class_folders(layout)
+    inside = [path.relative_to(layout.folder) for path in layout.images]
+    labels = [path.parent.name for path in inside if len(path.parts) > 1 and (not train or path.parts[0] == train)]
+    classes = tuple(sorted(set(labels)))
+    task: Task = "binary" if len(classes) == 2 else "classes"
+    metric, why = _metric(task, metric, "classes")
+    least = min(map(labels.count, classes))
+    folds = f'bt.Stratified("label", n={min(5, least)})' if least > 1 else f"bt.KFold(n={min(5, len(labels))})"
+    reasons = (
+        Reason("training", f"{train or '.'}/CLASS/", f"{len(labels):,} images in {len(classes)} folders"),
+        *([Reason("test", f"{test}/", "with classes" if labelled else "without classes")] if test else []),
+        Reason("id", "path", "of the image below the folder"),
+        Reason("target", "label", "name of the folder an image lies in"),
+        Reason("task", task if task == "binary" else f"{len(classes)} classes", some(classes, 5)),
+        Reason("metric", f"{metric}, {_way(metric)}", why),
+        Reason("folds", folds, f"the rarest class has {least} images"),
+    )
+    return Guesses(
+        layout=layout, id="id", targets=("label",), task=task, classes=classes, metric=metric, folds=folds,
+        images=(train, test), test_has_target=labelled, reasons=reasons,
+    )  # fmt: skip
+
+
+def _metric(task: Task, said: str | None, likes: str) -> tuple[str, str]:
+    if said is not None:
+        if said not in METRICS[task]:
+            raise UsageError(f"--metric {said}: none for the task {task}; choose one of {', '.join(METRICS[task])}")
+        return said, "you said so"
+    if task == "binary" and likes == "classes":
+        return "accuracy", "the sample holds classes, not probabilities"
+    if task == "classes" and likes == "probabilities":
+        return "log_loss", "the sample asks for a probability of each class"
+    told = "the sample holds numbers between classes" if likes == "probabilities" and task == "binary" else ""
+    return METRICS[task][0], told or f"usual for the task ({', '.join(METRICS[task])})"
+
+
+def _way(metric: str) -> str:
+    return "lower is better" if metric in ("log_loss", "rmse", "mae") else "higher is better"
+
+
+def _folds(files: Tables, train: pl.DataFrame, id: str, targets: tuple[str, ...], task: Task) -> tuple[str, str]:
+    """The folds that the study would advise."""
+    test = None if files.layout.test is None else files.head("test")
+    groups = groups_of(train, test, id=id, target=targets[0])
+    for group in groups:
+        if not group.missing and (group.in_test is None or group.in_test <= 0.5):
+            share = "" if group.in_test is None else f", {group.in_test:.0%} of test rows among them"
+            n = min(5, group.groups)
+            return (
+                f"bt.Grouped({_quoted(group.column)}, n={n})",
+                f"{group.groups:,} values{share}: hold out whole groups",
+            )
+    if task in ("binary", "classes"):
+        rarest = int(train[targets[0]].value_counts()["count"].to_numpy().min())
+        if rarest > 1:
+            return f"bt.Stratified({_quoted(targets[0])}, n={min(5, rarest)})", f"the rarest class has {rarest:,} rows"
+    return f"bt.KFold(n={min(5, len(train))})", "no column binds rows together"
+
+
+def _input_reasons(pictures: tuple[str, str | None] | None, roles: Roles) -> Iterator[Reason]:
+    if pictures:
+        yield Reason("images", pictures[0], "files named like the ids; other columns are left out")
+    for what, names, why in roles.kinds():
+        if names:
+            yield Reason(what, some(names, 4), why)
+    for why in dict.fromkeys(roles.left_out.values()):
+        yield Reason("left out", some([name for name, its in roles.left_out.items() if its == why], 4), why)
+
+
+def _spread(column: pl.Series) -> tuple[float, float]:
+    """Mean and deviation in two figures: any numbers near them do."""
+    mean, deviation = float(column.cast(pl.Float64).mean() or 0.0), float(column.cast(pl.Float64).std() or 0.0)  # type: ignore[arg-type]
+    return _round(mean), _round(deviation) or 1.0
+
+
+def _round(value: float) -> float:
+    return 0.0 if value == 0 else round(value, 1 - floor(log10(abs(value))))
+
+
+def _whole(values: pl.Series) -> bool:
+    return values.dtype.is_integer() or bool((values == values.cast(pl.Float64).round()).all())
+
+
+def _among(name: str, columns: Sequence[str], option: str) -> None:
+    if name not in columns:
+        raise UsageError(f"{option} {name}: the training table has no such column; it has {some(columns, 12)}")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
