@@ -14,9 +14,9 @@ from pathlib import Path
 
 from batteries.errors import UsageError
 from batteries.files import safe_name, write_text
-from batteries.prepare.generate import generate
-from batteries.prepare.guess import Guesses, guess
-from batteries.prepare.layout import find_layout
+from batteries.prepare.folder.generate import generate
+from batteries.prepare.folder.guess import Guesses, guess
+from batteries.prepare.folder.layout import find_layout
 
 
 def templates() -> list[str]:

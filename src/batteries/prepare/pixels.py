@@ -8,11 +8,15 @@ Next:  `decoded` keeps those of many files in one.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batteries.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def read_pixels(path: Path, size: tuple[int, int], mode: str) -> NDArray[np.uint8]:
@@ -39,11 +43,10 @@ def read_pixels(path: Path, size: tuple[int, int], mode: str) -> NDArray[np.uint
     return np.asarray(resized, dtype=np.uint8).reshape(height, width, len(resized.getbands()))
 
 
-def _eight_bits(image: object) -> object:
+def _eight_bits(image: Image.Image) -> Image.Image:
     """An image of 16-bit values with their upper byte; Pillow would cut them off at 255."""
     from PIL import Image
 
-    assert isinstance(image, Image.Image)
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

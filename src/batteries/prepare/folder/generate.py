@@ -17,8 +17,9 @@ from typing import Any
 
 import polars as pl
 
-from batteries.prepare.guess import Guesses
-from batteries.prepare.layout import IMAGES
+from batteries.prepare.folder.guess import Guesses
+from batteries.prepare.folder.layout import IMAGES, scan
+from batteries.prepare.folder.tables import Tables
 
 _WIDE = 120
 _LARGEST = 64
@@ -168,8 +169,6 @@ def _steps(guesses: Guesses, part: str) -> list[str]:
 
 
 def _rows(guesses: Guesses) -> int:
-    from batteries.prepare.layout import scan
-
     if guesses.layout.train is None:
         return len(guesses.layout.images)
     return int(scan(guesses.layout.train).select(pl.len()).collect().item())
@@ -178,8 +177,6 @@ def _rows(guesses: Guesses) -> int:
 def _outputs(guesses: Guesses) -> int:
     if guesses.task != "classes":
         return len(guesses.targets)
-    from batteries.prepare.guess import Tables
-
     return len(guesses.classes) or Tables(guesses.layout).count(guesses.targets[0])
 
 
