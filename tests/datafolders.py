@@ -38,7 +38,7 @@ def diabetes(folder: Path) -> Path:
     return folder
 
 
-def digits_by_class(folder: Path, *, rows: int = 400) -> Path:
+def digits_by_class(folder: Path, *, rows: int = 250) -> Path:
     """train/0/12.png, ...; test/ without classes."""
     data = load_digits()
     for row, (image, label) in enumerate(zip(data.images[:rows], data.target[:rows], strict=True)):
@@ -68,12 +68,13 @@ def digits_by_id(folder: Path, *, rows: int = 400) -> Path:
 def digits_labels(folder: Path) -> Path:
     """Several labels a row: what the figure on each image of digits is, all as columns of 0 and 1."""
     folder.mkdir()
-    data = load_digits()
-    table = pl.DataFrame(data.data.astype(np.int64), schema=[f"p{place}" for place in range(64)]).with_columns(
-        Id=pl.int_range(len(data.data)),
-        even=pl.Series((data.target % 2 == 0).astype(int)),
-        large=pl.Series((data.target > 4).astype(int)),
-        round=pl.Series(np.isin(data.target, [0, 6, 8, 9]).astype(int)),
+    pixels, figures = load_digits(return_X_y=True)
+    pixels, figures = pixels[:600], figures[:600]
+    table = pl.DataFrame(pixels.astype(np.int64), schema=[f"p{place}" for place in range(64)]).with_columns(
+        Id=pl.int_range(len(pixels)),
+        even=pl.Series((figures % 2 == 0).astype(int)),
+        large=pl.Series((figures > 4).astype(int)),
+        round=pl.Series(np.isin(figures, [0, 6, 8, 9]).astype(int)),
     )
     held_out = pl.int_range(len(table)) % 4 == 0
     labels = ["even", "large", "round"]
