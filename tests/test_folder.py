@@ -194,6 +194,33 @@ def test_columns_are_told_apart_by_what_they_hold() -> None:
     }  # fmt: skip
 
 
+def test_images_may_be_named_by_a_column_that_is_no_id(made: Path) -> None:
+    shutil.copytree(made / "by_class" / "train" / "3", "data/pictures")
+    names = sorted(path.name for path in Path("data/pictures").iterdir())
+    rows = "".join(f"{name},{'left' if n % 2 else 'right'}\n" for n, name in enumerate(names))
+    Path("data/labels.csv").write_text(f"file,side\n{rows}")
+    folder, found = new_from("mine", "data")
+    assert (found.id, found.targets) == ("id", ("side",))
+    table = training_table(load_experiment(folder))
+    assert table["path"][0] == str(Path("data").resolve() / "pictures" / names[0])
+
+
+def test_a_sample_may_name_rows_that_training_only_counts() -> None:
+    rows = "".join(f"{n % 7},{n % 2}\n" for n in range(40))
+    folder = competition("data", f"x,y\n{rows}", "row_id,x\na07,1\n", "row_id,y\na07,0\n")
+    experiment = load_experiment(new_from("mine", folder)[0])
+    test = held_back(experiment)
+    assert test is not None
+    assert test["row_id"].to_list() == ["a07"]
+    assert training_table(experiment)["row_id"][:2].to_list() == [0, 1]
+
+
+def test_a_sample_of_fractions_speaks_against_classes() -> None:
+    rows = "".join(f"{n},{n / 7},{n % 5}\n" for n in range(40))
+    folder = competition("data", f"id,x,stars\n{rows}", "id,x\n90,1\n", "id,stars\n90,2.5\n")
+    assert (guessed(folder).task, guessed(folder).metric) == ("number", "rmse")
+
+
 def test_rows_without_a_target_are_dropped() -> None:
     rows = "".join(f"{n},{n % 5},{'' if n % 10 == 0 else n * 1.5}\n" for n in range(50))
     experiment = load_experiment(new_from("mine", competition("data", f"id,x,price\n{rows}"))[0])
@@ -231,6 +258,8 @@ def test_images_by_class_may_lie_in_the_folder_itself(made: Path) -> None:
             {"train.csv": "id,y\n1,2\n3,3\n", "test.csv": "id\n7\n", "sample.csv": "id,y\n8,0\n"},
             r"asks for 1 ids, .*test.csv has 1, 0 in both",
         ),
+        ({"train.csv": "id,y\n1,2\n3,3\n"}, r"no column to predict 'y' from \(none is left\), and no images"),
+        ({"train.csv": "id,y\n"}, r"'y' has no values"),
         ({"train.csv": "id,y\n1,2\n3,2\n"}, r"'y' has 1 different values; there is nothing to learn"),
     ],
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def _of_images(guesses: Guesses) -> dict[str, Any]:
         "mode": mode,
         "input_type": "Tensor",
         "channels": 3 if mode == "RGB" else 1,
-        "parts": guesses.images,
+        "parts": (guesses.images.train, guesses.images.test),
         "constants": constants + _targets_constants(guesses),
         "lr": "3e-3",
         "train_steps": _steps(guesses, "train"),
@@ -150,7 +150,7 @@ def _targets_constants(guesses: Guesses) -> list[tuple[str, str]]:
 def _steps(guesses: Guesses, part: str) -> list[str]:
     """What is done to a table once it is read."""
     steps = []
-    if guesses.numbered:
+    if part in guesses.numbered:
         steps.append(f".with_row_index({_literal(guesses.id)})")
     with_target = part == "train" or guesses.test_has_target
     if part == "train" and guesses.dropped:
@@ -158,14 +158,18 @@ def _steps(guesses: Guesses, part: str) -> list[str]:
         steps.append(f".drop_nulls({wanted})")
     if with_target and len(guesses.targets) > 1:
         steps.append(".with_columns(targets=pl.concat_list(pl.col(TARGETS).cast(pl.Float32))).drop(TARGETS)")
-    if guesses.images and guesses.layout.train and (pattern := guesses.images[part == "test"]):
-        before, after = (str(guesses.layout.folder.resolve() / pattern)).split("{}")
-        before = before.removeprefix(str(guesses.layout.folder.resolve()))
-        end = f", pl.lit({_literal(after)})" if after else ""
-        steps.append(
-            f".with_columns(path=pl.concat_str(pl.lit(f{_literal('{DATA}' + before)}), {_literal(guesses.id)}{end}))"
-        )
+    if guesses.images and guesses.layout.train:
+        steps += _path(guesses.images.column, guesses.images.test if part == "test" else guesses.images.train)
     return steps
+
+
+def _path(column: str, pattern: str | None) -> Iterator[str]:
+    """The step that adds the column of the images' paths."""
+    if pattern is not None:
+        before, after = pattern.split("{}")
+        start = "{DATA}/" + before.replace("{", "{{").replace("}", "}}")
+        end = f", pl.lit({_literal(after)})" if after else ""
+        yield f".with_columns(path=pl.concat_str(pl.lit(f{_literal(start)}), {_literal(column)}{end}))"
 
 
 def _rows(guesses: Guesses) -> int:

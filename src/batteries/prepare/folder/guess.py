@@ -13,10 +13,10 @@ from math import floor, log10
 
 import polars as pl
 
-from batteries.errors import UsageError, some
+from batteries.errors import DataError, UsageError, some
 from batteries.prepare.folder.layout import Layout, class_folders
 from batteries.prepare.folder.roles import Roles, roles_of
-from batteries.prepare.folder.tables import Reason, Tables, Task
+from batteries.prepare.folder.tables import Pictures, Reason, Tables, Task
 from batteries.prepare.study.groups import groups_of
 
 METRICS: dict[str, tuple[str, ...]] = {
@@ -35,8 +35,8 @@ class Guesses:
 
     layout: Layout
     id: str
-    numbered: bool = False
-    """No column names the rows: their numbers do."""
+    numbered: tuple[str, ...] = ()
+    """The tables whose rows have no id of their own, only their numbers."""
     targets: tuple[str, ...]
     task: Task
     classes: tuple[str, ...] = ()
@@ -51,8 +51,7 @@ class Guesses:
     scale: tuple[float, ...] = ()
     """Of number targets, in round figures."""
     roles: Roles = field(default_factory=Roles)
-    images: tuple[str, str | None] | None = None
-    """Patterns of the paths of training and test images; for folders of classes the folders."""
+    images: Pictures | None = None
     test_has_target: bool = False
     reasons: tuple[Reason, ...] = ()
 
@@ -80,12 +79,16 @@ def guess(layout: Layout, *, target: Sequence[str] = (), id: str | None = None, 
     targets, wide, target_why = files.targets(tuple(target), found_id)
     task, classes, task_why = files.task(targets, wide)
     metric, metric_why = _metric(task, metric, files.likes(targets, wide))
+    named = found_id or ("id" if "id" not in files.columns("train") + files.columns("test") else "row")
     texts = files.texts(found_id, targets if classes else ())
     files = replace(files, reads=texts)
     train = files.head("train").drop_nulls(list(targets))
     pictures = files.images(found_id)
     roles = Roles() if pictures else roles_of(train, files.features(found_id, targets))
-    folds, folds_why = _folds(files, train, found_id or "id", targets, task)
+    if not (pictures or any(names for _, names, _ in roles.kinds())):
+        left = "; ".join(f"{name}: {why}" for name, why in list(roles.left_out.items())[:4]) or "none is left"
+        raise DataError(f"{layout.train}: no column to predict {targets[0]!r} from ({left}), and no images of its rows")
+    folds, folds_why = _folds(files, train, named, targets, task)
     centre, scale = zip(*(_spread(train[name]) for name in targets), strict=True) if "number" in task else ((), ())
     reasons = [
         *files.reasons(),
@@ -97,7 +100,7 @@ def guess(layout: Layout, *, target: Sequence[str] = (), id: str | None = None, 
         *_input_reasons(pictures, roles),
     ]
     return Guesses(
-        layout=layout, id=found_id or "id", numbered=found_id is None, targets=targets, task=task, classes=classes,
+        layout=layout, id=named, numbered=files.numbered(named), targets=targets, task=task, classes=classes,
         metric=metric, folds=folds, texts=texts, dropped=files.without(targets), centre=centre, scale=scale,
         roles=roles, images=pictures, test_has_target=files.tested(targets), reasons=tuple(reasons),
     )  # fmt: skip
@@ -124,7 +127,7 @@ def _of_folders(layout: Layout, metric: str | None) -> Guesses:
     )
     return Guesses(
         layout=layout, id="id", targets=("label",), task=task, classes=classes, metric=metric, folds=folds,
-        images=(train, test), test_has_target=labelled, reasons=reasons,
+        images=Pictures("path", train, test), test_has_target=labelled, reasons=reasons,
     )  # fmt: skip
 
 
@@ -161,12 +164,13 @@ def _folds(files: Tables, train: pl.DataFrame, id: str, targets: tuple[str, ...]
         rarest = int(train[targets[0]].value_counts()["count"].to_numpy().min())
         if rarest > 1:
             return f"bt.Stratified({_quoted(targets[0])}, n={min(5, rarest)})", f"the rarest class has {rarest:,} rows"
+        return f"bt.KFold(n={min(5, len(train))})", "a class has a single row, which cannot be in every fold"
     return f"bt.KFold(n={min(5, len(train))})", "no column binds rows together"
 
 
-def _input_reasons(pictures: tuple[str, str | None] | None, roles: Roles) -> Iterator[Reason]:
+def _input_reasons(pictures: Pictures | None, roles: Roles) -> Iterator[Reason]:
     if pictures:
-        yield Reason("images", pictures[0], "files named like the ids; other columns are left out")
+        yield Reason("images", pictures.train, f"the files that {pictures.column!r} names; other columns are left out")
     for what, names, why in roles.kinds():
         if names:
             yield Reason(what, some(names, 4), why)

@@ -41,7 +41,8 @@ def find_layout(folder: Path) -> Layout:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
     tables = [path for path in files if path.name.lower().endswith(_TABLES)]
     images = tuple(path for path in files if path.suffix.lower() in IMAGES)
-    named = {what: _named(tables, what) for what in ("train", "test", "sample")}
+    named = {what: _named(tables, what) for what in ("train", "test")}
+    named["sample"] = _named(tables, "sample") or _named(tables, "submission")
     if named["train"] is None and (rest := [path for path in tables if path not in named.values()]):
         if len(rest) > 1:
             raise DataError(
@@ -62,8 +63,8 @@ def _hidden(path: Path) -> bool:
 
 
 def _named(tables: list[Path], what: str) -> Path | None:
-    """The table nearest to the folder itself whose name is or begins with a word, in any case."""
-    fits = [path for path in tables if stem_of(path).startswith(what)]
+    """The table nearest to the folder itself whose name begins or ends with a word, in any case."""
+    fits = [path for path in tables if stem_of(path).startswith(what) or stem_of(path).endswith(what)]
     fits.sort(key=lambda path: (len(path.parts), len(path.name), path.name))
     return fits[0] if fits else None
 
@@ -118,14 +119,16 @@ def _below(inside: list[tuple[str, ...]], part: str) -> Iterator[tuple[str, ...]
             yield parts
 
 
-def image_of(layout: Layout, ids: list[str], part: str) -> str | None:
-    """The pattern that turns ids into image paths below the folder, such as `train/{}.png`; None if there is none."""
-    wanted = set(ids)
+def image_of(layout: Layout, names: list[str], part: str) -> str | None:
+    """The pattern that makes image paths below the folder of names, such as `train/{}.png`; None if there is none."""
+    wanted = set(names)
     patterns: Counter[str] = Counter()
     for path in layout.images:
         where = path.relative_to(layout.folder)
         for name, end in ((path.name, ""), (path.stem, path.suffix)):
             if name in wanted:
                 patterns[(where.parent / "{}").as_posix() + end] += 1
+        if where.as_posix() in wanted and len(where.parts) > 1:
+            patterns["{}"] += 1
     fits = [pattern for pattern, count in patterns.items() if count >= 0.9 * len(wanted)]
     return max(fits, key=lambda pattern: (part in pattern.lower(), patterns[pattern]), default=None)

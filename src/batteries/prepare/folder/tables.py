@@ -33,6 +33,16 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """Where the images of the rows lie: patterns below the folder, such as `train/{}.png`, or folders of classes."""
+
+    column: str
+    """Its values stand in the patterns."""
+    train: str
+    test: str | None
+
+
+@dataclass(frozen=True)
 class Tables:
     """The tables of a layout, looked at lazily."""
 
@@ -73,6 +83,9 @@ class Tables:
         if (sample := self.columns("sample")) and sample[0] in train:
             self._check_unique(sample[0])
             return sample[0], "first column of the sample, another value in every training row"
+        if sample and sample[0] in self.columns("test"):
+            self._check_sample(sample[0])
+            return sample[0], "first column of the sample; training rows have none and are numbered"
         for name in train:
             if name.lower() == "id" or name.lower().endswith(("_id", " id")) or name.endswith("Id"):
                 column = self.column("train", name)
@@ -150,6 +163,8 @@ class Tables:
             )
         values = self.column("train", targets[0]).drop_nulls()
         different = values.unique().sort()
+        if not len(different):
+            raise DataError(f"{self.layout.train}: column {targets[0]!r} has no values; the table needs rows with them")
         if len(different) < 2:
             raise DataError(f"column {targets[0]!r} has {len(different)} different values; there is nothing to learn")
         if wide:
@@ -159,6 +174,8 @@ class Tables:
             raise DataError(f"column {targets[0]!r} holds {values.dtype}, which is no target; --target COLUMN")
         if not texts and not (_whole(values) and len(different) <= _MOST_CLASSES):
             return "number", (), f"{len(different):,} different numbers"
+        if not texts and len(different) > 2 and self._fractions(targets[0]):
+            return "number", (), "the sample holds numbers between the values"
         if texts and len(different) > len(values) // 2:
             raise DataError(
                 f"column {targets[0]!r} has {len(different):,} different texts in {len(values):,} rows; --target COLUMN"
@@ -173,6 +190,9 @@ class Tables:
         assert self.layout.train is not None
         written = scan(self.layout.train, texts=frozenset({target})).select(target).collect().to_series()
         return tuple(sorted(written.drop_nulls().unique().to_list(), key=float if by_number else None))
+
+    def _fractions(self, target: str) -> bool:
+        return target in self.columns("sample") and not _whole(self.column("sample", target))
 
     def likes(self, targets: tuple[str, ...], wide: tuple[str, ...]) -> str:
         """What the sample asks for: `probabilities`, `classes`, or nothing that can be told."""
@@ -199,6 +219,10 @@ class Tables:
                     return True
         return False
 
+    def numbered(self, id: str) -> tuple[str, ...]:
+        """The tables that have no such column."""
+        return tuple(part for part in ("train", "test") if (has := self.columns(part)) and id not in has)
+
     def without(self, targets: tuple[str, ...]) -> int:
         """Training rows that lack a target."""
         table = self.lazy("train")
@@ -218,21 +242,30 @@ class Tables:
         both = set(self.columns("test")) or set(self.columns("train"))
         return [name for name in self.columns("train") if name in both and name != id and name not in targets]
 
-    def images(self, id: str | None) -> tuple[str, str | None] | None:
-        """Patterns of the images of the two tables, with the ids in them."""
-        if id is None or not self.layout.images:
+    def images(self, id: str | None) -> Pictures | None:
+        """The images of the two tables, and the column that names them: the id, or one of texts."""
+        train, test = self.columns("train"), self.columns("test")
+        if not self.layout.images:
             return None
-        train = image_of(self.layout, self.column("train", id).cast(pl.String).to_list(), "train")
-        if train is None or self.layout.test is None:
-            return None if train is None else (train, None)
-        test = image_of(self.layout, self.column("test", id).cast(pl.String).to_list(), "test")
-        return None if test is None else (train, test)
+        texts = [name for name, type in self.head("train").schema.items() if type == pl.String and name != id]
+        for name in ([id] if id in train else []) + texts:
+            assert name is not None
+            where = image_of(self.layout, self._written("train", name), "train")
+            if where is not None and not test:
+                return Pictures(name, where, None)
+            if where is not None and name in test:
+                held_out = image_of(self.layout, self._written("test", name), "test")
+                return None if held_out is None else Pictures(name, where, held_out)
+        return None
+
+    def _written(self, part: str, name: str) -> list[str]:
+        return self.column(part, name).drop_nulls().cast(pl.String).to_list()
 
     def reasons(self) -> Iterator[Reason]:
         """What each file was taken for."""
         for part, what in (("train", "training"), ("test", "test"), ("sample", "sample")):
             if (path := getattr(self.layout, part)) is not None:
-                why = "by its name" if stem_of(path).startswith(part) else "the only table"
+                why = "by its name" if part in stem_of(path) or part == "sample" else "the only table"
                 why += f"; columns: {len(self.columns(part))}"
                 yield Reason(what, path.relative_to(self.layout.folder).as_posix(), why)
 
