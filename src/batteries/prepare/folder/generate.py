@@ -15,11 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from batteries.prepare.folder.guess import Guesses
-from batteries.prepare.folder.layout import IMAGES, scan
-from batteries.prepare.folder.tables import Tables
+from batteries.prepare.folder.layout import IMAGES
 
 _WIDE = 120
 _LARGEST = 64
@@ -47,7 +44,7 @@ def generate(guesses: Guesses, name: str) -> str:
 def _common(guesses: Guesses, name: str) -> dict[str, Any]:
     layout, task = guesses.layout, guesses.task
     files = {part: _inside(guesses, path) for part, path in _tables(guesses).items()}
-    rows = _rows(guesses)
+    rows = guesses.rows
     second = {"auc": "log_loss", "accuracy": "log_loss", "log_loss": "accuracy", "rmse": "mae", "mae": "rmse"}
     predicts = ", ".join(guesses.targets[:4]) + (", ..." if len(guesses.targets) > 4 else "")
     return {
@@ -71,7 +68,7 @@ def _common(guesses: Guesses, name: str) -> dict[str, Any]:
         "folds": guesses.folds,
         "task": task,
         "single": task in ("binary", "number"),
-        "outputs": _outputs(guesses),
+        "outputs": guesses.outputs,
         "target_type": "int64" if task == "classes" else "float32",
         "labelled": guesses.test_has_target,
         "epochs": max(5, min(30, _WORK // max(1, rows))),
@@ -170,18 +167,6 @@ def _path(column: str, pattern: str | None) -> Iterator[str]:
         start = "{DATA}/" + before.replace("{", "{{").replace("}", "}}")
         end = f", pl.lit({_literal(after)})" if after else ""
         yield f".with_columns(path=pl.concat_str(pl.lit(f{_literal(start)}), {_literal(column)}{end}))"
-
-
-def _rows(guesses: Guesses) -> int:
-    if guesses.layout.train is None:
-        return len(guesses.layout.images)
-    return int(scan(guesses.layout.train).select(pl.len()).collect().item())
-
-
-def _outputs(guesses: Guesses) -> int:
-    if guesses.task != "classes":
-        return len(guesses.targets)
-    return len(guesses.classes) or Tables(guesses.layout).count(guesses.targets[0])
 
 
 def _look(images: Sequence[Path]) -> tuple[tuple[int, int], str]:

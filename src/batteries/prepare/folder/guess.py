@@ -45,6 +45,10 @@ class Guesses:
     folds: str
     texts: frozenset[str] = frozenset()
     """Columns to be read as they are written."""
+    rows: int
+    """Of training."""
+    outputs: int = 1
+    """Columns of predictions."""
     dropped: int = 0
     """Training rows without a target."""
     centre: tuple[float, ...] = ()
@@ -74,7 +78,7 @@ def guess(layout: Layout, *, target: Sequence[str] = (), id: str | None = None, 
     """
     if layout.train is None:
         return _of_folders(layout, metric)
-    files = Tables(layout)
+    files = Tables.of(layout)
     found_id, id_why = files.id(id)
     targets, wide, target_why = files.targets(tuple(target), found_id)
     task, classes, task_why = files.task(targets, wide)
@@ -101,6 +105,7 @@ def guess(layout: Layout, *, target: Sequence[str] = (), id: str | None = None, 
     ]
     return Guesses(
         layout=layout, id=named, numbered=files.numbered(named), targets=targets, task=task, classes=classes,
+        rows=files.rows(), outputs=files.count(targets[0]) if task == "classes" else len(targets),
         metric=metric, folds=folds, texts=texts, dropped=files.without(targets), centre=centre, scale=scale,
         roles=roles, images=pictures, test_has_target=files.tested(targets), reasons=tuple(reasons),
     )  # fmt: skip
@@ -127,7 +132,8 @@ def _of_folders(layout: Layout, metric: str | None) -> Guesses:
     )
     return Guesses(
         layout=layout, id="id", targets=("label",), task=task, classes=classes, metric=metric, folds=folds,
-        images=Pictures("path", train, test), test_has_target=labelled, reasons=reasons,
+        rows=len(labels), outputs=len(classes) if task == "classes" else 1, images=Pictures("path", train, test),
+        test_has_target=labelled, reasons=reasons,
     )  # fmt: skip
 
 

@@ -74,20 +74,31 @@ def stem_of(path: Path) -> str:
     return path.name.lower().partition(".")[0]
 
 
-def scan(path: Path, *, texts: frozenset[str] = frozenset()) -> pl.LazyFrame:
-    """Read a table lazily; columns in `texts` as they are written. Raises DataError for what is no table."""
+def schema_of(path: Path) -> pl.Schema:
+    """Names and types of the columns of a table; of a CSV from all its rows. Raises DataError for what is no table."""
     try:
-        if path.name.lower().endswith(".parquet"):
-            table = pl.scan_parquet(path)
-            return table.with_columns(pl.col(name).cast(pl.String) for name in table.collect_schema() if name in texts)
-        separator = "\t" if path.name.lower().endswith(".tsv") else ","
-        table = pl.scan_csv(path, separator=separator, infer_schema_length=None, try_parse_dates=True)
-        known = {name: pl.String for name in table.collect_schema() if name in texts}
-        return pl.scan_csv(
-            path, separator=separator, infer_schema_length=None, try_parse_dates=True, schema_overrides=known
-        )
+        if _is_parquet(path):
+            return pl.scan_parquet(path).collect_schema()
+        whole = pl.scan_csv(path, separator=_separator(path), infer_schema_length=None, try_parse_dates=True)
+        return whole.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from error
+
+
+def scan(path: Path, schema: pl.Schema, *, texts: frozenset[str] = frozenset()) -> pl.LazyFrame:
+    """Read a table lazily; columns in `texts` as they are written."""
+    if _is_parquet(path):
+        return pl.scan_parquet(path).with_columns(pl.col(name).cast(pl.String) for name in schema if name in texts)
+    types = {name: pl.String() if name in texts else type for name, type in schema.items()}
+    return pl.scan_csv(path, separator=_separator(path), schema=types, try_parse_dates=True)
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.name.lower().endswith(".parquet")
+
+
+def _separator(path: Path) -> str:
+    return "\t" if path.name.lower().endswith(".tsv") else ","
 
 
 def class_folders(layout: Layout) -> tuple[str, str | None, bool]:

@@ -7,14 +7,14 @@ Next:  `guess` puts them together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import polars as pl
 
 from batteries.errors import DataError, UsageError, some
-from batteries.prepare.folder.layout import Layout, image_of, scan, stem_of
+from batteries.prepare.folder.layout import Layout, image_of, scan, schema_of, stem_of
 
 Task = Literal["binary", "classes", "labels", "number", "numbers"]
 _TARGETS = ("target", "label", "class", "y", "category", "species", "outcome")
@@ -47,29 +47,32 @@ class Tables:
     """The tables of a layout, looked at lazily."""
 
     layout: Layout
+    schemas: Mapping[str, pl.Schema]
+    """Of `train`, `test` and `sample`, those there are."""
     reads: frozenset[str] = frozenset()
+    """Columns that are read as they are written."""
 
-    def lazy(self, part: str) -> pl.LazyFrame | None:
+    @classmethod
+    def of(cls, layout: Layout) -> Tables:
+        """The tables of a layout; the types of their columns are found once."""
+        paths = {"train": layout.train, "test": layout.test, "sample": layout.sample}
+        return cls(layout, {part: schema_of(path) for part, path in paths.items() if path is not None})
+
+    def lazy(self, part: str) -> pl.LazyFrame:
         """A table of the layout: `train`, `test` or `sample`."""
-        path = getattr(self.layout, part)
-        return None if path is None else scan(path, texts=self.reads)
+        return scan(getattr(self.layout, part), self.schemas[part], texts=self.reads)
 
     def head(self, part: str) -> pl.DataFrame:
         """Its first rows."""
-        table = self.lazy(part)
-        assert table is not None
-        return table.head(_ROWS).collect()
+        return self.lazy(part).head(_ROWS).collect()
 
     def columns(self, part: str) -> list[str]:
         """Names of its columns; none where there is no such table."""
-        table = self.lazy(part)
-        return [] if table is None else table.collect_schema().names()
+        return list(self.schemas.get(part, ()))
 
     def column(self, part: str, name: str) -> pl.Series:
         """One whole column."""
-        table = self.lazy(part)
-        assert table is not None
-        return table.select(name).collect().to_series()
+        return self.lazy(part).select(name).collect().to_series()
 
     def id(self, said: str | None) -> tuple[str | None, str]:
         """The column that names rows, and why; None where none does."""
@@ -187,8 +190,7 @@ class Tables:
 
     def _names(self, target: str, *, by_number: bool) -> tuple[str, ...]:
         """Classes as the file writes them, in the order of their values."""
-        assert self.layout.train is not None
-        written = scan(self.layout.train, texts=frozenset({target})).select(target).collect().to_series()
+        written = replace(self, reads=frozenset({target})).column("train", target)
         return tuple(sorted(written.drop_nulls().unique().to_list(), key=float if by_number else None))
 
     def _fractions(self, target: str) -> bool:
@@ -214,10 +216,14 @@ class Tables:
         for part in ("train", "test", "sample"):
             if id in self.columns(part):
                 number = self.column(part, id)
-                written = scan(getattr(self.layout, part), texts=frozenset({id})).select(id).collect().to_series()
+                written = replace(self, reads=frozenset({id})).column(part, id)
                 if not number.dtype.is_integer() or (number.cast(pl.String) != written).any():
                     return True
         return False
+
+    def rows(self) -> int:
+        """Training rows."""
+        return int(self.lazy("train").select(pl.len()).collect().item())
 
     def numbered(self, id: str) -> tuple[str, ...]:
         """The tables that have no such column."""
@@ -225,9 +231,7 @@ class Tables:
 
     def without(self, targets: tuple[str, ...]) -> int:
         """Training rows that lack a target."""
-        table = self.lazy("train")
-        assert table is not None
-        return int(table.select(pl.any_horizontal(pl.col(targets).is_null()).sum()).collect().item())
+        return int(self.lazy("train").select(pl.any_horizontal(pl.col(targets).is_null()).sum()).collect().item())
 
     def tested(self, targets: tuple[str, ...]) -> bool:
         """Whether the test table has the targets."""
