@@ -27,7 +27,8 @@ class Standardise(nn.Module):
 
     The moments are counted over the batches it is trained on and kept in the model, so each fold has those of
     its own training rows, and a checkpoint brings them along. They are sums, so the average of two models has
-    the moments of both. From float (n, columns) to float32 (n, columns). A column without spread becomes 0.
+    the moments of both; of several processes that train together, the first one's rows count. From float
+    (n, columns) to float32 (n, columns). A column without spread becomes 0.
 
     >>> layer = Standardise(1)
     >>> layer(torch.tensor([[1.0], [3.0], [torch.nan]])).flatten().tolist()
