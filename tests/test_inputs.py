@@ -45,6 +45,12 @@ def test_missing_values_are_not_counted_and_become_the_mean() -> None:
     assert np.allclose(out[1::3], reference.transform(holes)[1::3], atol=1e-4)
 
 
+def test_infinite_values_count_as_missing() -> None:
+    layer = Standardise(1)
+    out = layer(torch.tensor([[1.0], [3.0], [torch.inf], [-torch.inf]]))
+    assert out.flatten().tolist() == [-1.0, 1.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize("value", [0.0, 3.7, 1e7])
 def test_a_column_that_says_the_same_everywhere_becomes_zero(value: float) -> None:
     column = torch.full((50, 1), value)

@@ -23,7 +23,7 @@ _PAIR = 1_000_003  # a prime, so that pairs of words spread over all buckets
 
 
 class Standardise(nn.Module):
-    """A first layer that brings columns to mean 0 and deviation 1; what is NaN becomes 0, the mean.
+    """A first layer that brings columns to mean 0 and deviation 1; what is NaN or infinite becomes 0, the mean.
 
     The moments are counted over the batches it is trained on and kept in the model, so each fold has those of
     its own training rows, and a checkpoint brings them along. They are sums, so the average of two models has
@@ -47,9 +47,10 @@ class Standardise(nn.Module):
     def forward(self, numbers: Tensor) -> Tensor:
         """Return the numbers standardised; in training, count them first."""
         wide = numbers.double()
+        there = wide.isfinite()
         if self.training:
-            known = wide.nan_to_num()
-            self.count.add_((~wide.isnan()).sum(dim=0))
+            known = wide.masked_fill(~there, 0)
+            self.count.add_(there.sum(dim=0))
             self.total.add_(known.sum(dim=0))
             self.squares.add_(known.square().sum(dim=0))
         count = self.count.clamp(min=1)
@@ -57,7 +58,7 @@ class Standardise(nn.Module):
         variance = self.squares / count - mean**2
         flat = variance <= 1e-12 * self.squares / count  # nothing but rounding is left
         scaled = (wide - mean) / variance.clamp(min=0).sqrt().masked_fill(flat, torch.inf)
-        return scaled.nan_to_num(nan=0.0).float()
+        return scaled.masked_fill(~there, 0).float()
 
 
 def category_codes(column: pl.Series, values: Sequence[str]) -> NDArray[np.int64]:
