@@ -7,6 +7,8 @@ Next:  `cli.training`.
 
 from __future__ import annotations
 
+import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,18 +16,43 @@ import typer
 
 from batteries.cli import show
 from batteries.cli.options import ROOT, File, Json
+from batteries.errors import UsageError
 
 
 def new(
     name: Annotated[str, typer.Argument(help="The new folder.")],
-    template: Annotated[str, typer.Option(help="What to start from.")] = "images",
+    template: Annotated[str | None, typer.Option(help="images, tabular or text; images unless said.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--from", metavar="FOLDER", help="Your data: train.csv, a table, images by class.")
+    ] = None,
+    target: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="What to predict; repeatable.")] = None,
+    id: Annotated[str | None, typer.Option(metavar="COLUMN", help="What names a row.")] = None,
+    metric: Annotated[str | None, typer.Option(help="auc, accuracy, log_loss, f1, mcc, qwk, rmse, mae.")] = None,
+    json: Json = False,
 ) -> None:
-    """Make an experiment folder that already runs on real data."""
+    """Make an experiment folder that already runs, on real data or yours."""
     from batteries.prepare.new import new as make
+    from batteries.prepare.new import new_from
 
-    folder = make(name, template=template, parent=Path())
-    files = ", ".join(sorted(path.name for path in folder.iterdir()))
-    print(f"{folder}: {files}. Next: cd {folder} && batteries study")
+    if data is None and (target or id or metric):
+        raise UsageError("--target, --id and --metric are of your own data; say where they are: --from FOLDER")
+    if data is not None and template is not None:
+        raise UsageError("a folder starts from a template or from your data; give --template or --from, not both")
+    if data is None:
+        folder, guessed = make(name, template=template or "images", parent=Path()), []
+    else:
+        folder, guesses = new_from(name, data, target=target or (), id=id, metric=metric, parent=Path())
+        guessed = [asdict(reason) for reason in guesses.reasons]
+    files = sorted(path.name for path in folder.iterdir())
+    if json:
+        show.as_json({"folder": str(folder), "files": files, "guessed": guessed})
+        return
+    for reason in guessed:
+        text = f"{reason['what']:11} {reason['guess']} ({reason['why']})"
+        print(textwrap.fill(text, 80, subsequent_indent=" " * 12))
+    if guessed:
+        show.words(f"Is a guess wrong? Change {folder / 'experiment.py'}, or say it: --target, --id, --metric")
+    print(f"{folder}: {', '.join(files)}. Next: cd {folder} && batteries study")
 
 
 def study(

@@ -20,6 +20,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from batteries.errors import ExperimentError, UsageError
 from batteries.experiment.base import Batch
+from batteries.prepare.decoded import Rows
 from batteries.train.samplers import Sampler
 from batteries.train.sources import Group, MapStyle, Source, gathered
 from batteries.train.stream import Stream
@@ -108,7 +109,7 @@ class Loader:
     def _source_of(self, dataset: Any) -> Source:
         if isinstance(dataset, TensorDataset):
             dataset = dataset.tensors[0] if len(dataset.tensors) == 1 else dataset.tensors
-        if isinstance(dataset, Tensor | np.ndarray | tuple | list | dict):
+        if isinstance(dataset, Tensor | np.ndarray | Rows | tuple | list | dict):
             return gathered(dataset, labelled=self.labelled)
         collate = self.collate or torch.utils.data.default_collate
         if isinstance(dataset, IterableDataset):

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from batteries.errors import ExperimentError
+from batteries.prepare.decoded import Rows
 from batteries.prepare.seed import derive_seed
 from batteries.train.workers import Marks, attempted, supervised, worker_options
 
@@ -50,8 +51,8 @@ class Source(Protocol):
 class Gathered:
     """Tensors or arrays, nested in dicts and tuples; whole groups are taken from them at once.
 
-    Arrays may be memory maps: only the rows of groups are read. What is taken are tensors of the same type; those of
-    a few small groups are taken at once, which costs hardly more than one group.
+    Arrays may be memory maps, or `Rows` of one: only the rows of groups are read. What is taken are tensors of the
+    same type; those of a few small groups are taken at once, which costs hardly more than one group.
     """
 
     inputs: Any
@@ -204,7 +205,7 @@ def _leaves(data: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _check_leaf(where: str, leaf: Any) -> None:
-    if not isinstance(leaf, Tensor | np.ndarray) or leaf.ndim == 0:
+    if not isinstance(leaf, Tensor | np.ndarray | Rows) or leaf.ndim == 0:
         raise ExperimentError(
             "dataset must return tensors or arrays of one row a sample, or a torch Dataset with a length;"
             f" its {where} is {type(leaf).__name__}"
@@ -231,7 +232,7 @@ def _taken(data: Any, rows: Tensor) -> Any:
 
 def _each(data: Any, change: Callable[[Any], Tensor]) -> Any:
     """Nested tuples, lists and dicts with every leaf changed; None stays."""
-    if isinstance(data, Tensor | np.ndarray):
+    if isinstance(data, Tensor | np.ndarray | Rows):
         return change(data)
     if data is None:
         return None

@@ -1,4 +1,7 @@
-"""Handwritten digits, 8x8 pixels (scikit-learn's copy of the UCI set): a small convolutional network."""
+"""Handwritten digits, 8x8 pixels (scikit-learn's copy of the UCI set): a small convolutional network.
+
+To beat, accuracy on the same folds: 0.102 by the largest class, 0.960 by logistic regression on the pixels.
+"""
 
 from dataclasses import dataclass
 
