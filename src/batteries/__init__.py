@@ -79,14 +79,20 @@ if TYPE_CHECKING:
     from batteries.prepare.augment import smooth as smooth
     from batteries.prepare.augment import swap_noise as swap_noise
     from batteries.prepare.augment import token_drop as token_drop
+    from batteries.prepare.decoded import Decoded as Decoded
+    from batteries.prepare.decoded import decoded as decoded
     from batteries.prepare.environment import prepare_environment as prepare_environment
     from batteries.prepare.folds import Folds as Folds
     from batteries.prepare.folds import make_folds as make_folds
     from batteries.prepare.folds import split as split
+    from batteries.prepare.inputs import Standardise as Standardise
+    from batteries.prepare.inputs import category_codes as category_codes
+    from batteries.prepare.inputs import word_codes as word_codes
     from batteries.prepare.made_elsewhere import FromFile as FromFile
     from batteries.prepare.made_elsewhere import Predefined as Predefined
     from batteries.prepare.multilabel import MultiLabel as MultiLabel
     from batteries.prepare.new import new as new
+    from batteries.prepare.new import new_from as new_from
     from batteries.prepare.seed import derive_seed as derive_seed
     from batteries.prepare.seed import seed_everything as seed_everything
     from batteries.prepare.split_check import SplitCheck as SplitCheck
@@ -100,6 +106,7 @@ if TYPE_CHECKING:
     from batteries.prepare.study import study as study
     from batteries.prepare.time_folds import Purged as Purged
     from batteries.prepare.time_folds import TimeOrdered as TimeOrdered
+    from batteries.report.doctor import doctor as doctor
     from batteries.report.page import write_report as write_report
     from batteries.score.agreement import agreement as agreement
     from batteries.score.board import record as record
@@ -115,6 +122,7 @@ if TYPE_CHECKING:
     from batteries.score.resample import Blocks as Blocks
     from batteries.score.resample import Groups as Groups
     from batteries.score.verify import verify as verify
+    from batteries.score.verify import verify_all as verify_all
     from batteries.train.average import average_checkpoints as average_checkpoints
     from batteries.train.average import recompute_batch_norm as recompute_batch_norm
     from batteries.train.checkpoint import Checkpoint as Checkpoint
@@ -149,6 +157,7 @@ _HOME = {
     "Checkpoints": "train.checkpoint",
     "Climb": "combine.climb",
     "Cosine": "experiment.schedule",
+    "Decoded": "prepare.decoded",
     "Device": "train.device",
     "Entry": "score.entry",
     "Experiment": "experiment",
@@ -182,6 +191,7 @@ _HOME = {
     "Simplex": "combine.simplex",
     "SplitCheck": "prepare.split_check",
     "Stage": "experiment",
+    "Standardise": "prepare.inputs",
     "Steps": "experiment.schedule",
     "Stratified": "prepare.strategies",
     "Submission": "combine.submission",
@@ -204,6 +214,7 @@ _HOME = {
     "blend_files": "combine.blend_files",
     "calibrate": "combine.calibrate",
     "calibrate_entry": "combine.calibrate",
+    "category_codes": "prepare.inputs",
     "check_split": "prepare.split_check",
     "check_split_of": "prepare.split_check",
     "check_submission": "combine.check_submission",
@@ -212,7 +223,9 @@ _HOME = {
     "cutmix": "prepare.augment",
     "decide": "combine.decide",
     "decide_entry": "combine.decide",
+    "decoded": "prepare.decoded",
     "derive_seed": "prepare.seed",
+    "doctor": "report.doctor",
     "duplicate_groups": "prepare.alike",
     "feature_dropout": "prepare.augment",
     "fit_blend": "combine.fit_blend",
@@ -225,6 +238,7 @@ _HOME = {
     "mixup": "prepare.augment",
     "nested": "combine.nested",
     "new": "prepare.new",
+    "new_from": "prepare.new",
     "open_entry": "score.entry",
     "outside_in": "score.imported",
     "parameter_groups": "train.groups",
@@ -264,6 +278,8 @@ _HOME = {
     "train_run": "train.run",
     "training_rows": "combine.pseudo",
     "verify": "score.verify",
+    "verify_all": "score.verify",
+    "word_codes": "prepare.inputs",
     "write_report": "report.page",
 }
 

@@ -82,11 +82,11 @@ class Experiment:
             if not isinstance(value, int) or value < least:
                 raise ConfigError(f"{type(self).__name__}.{field} must be a whole number >= {least}, got {value!r}")
 
-    def table(self) -> pl.DataFrame:
+    def table(self) -> pl.DataFrame | pl.LazyFrame:
         """Return the training table: one row a sample, with the id and target columns and anything else."""
         raise NotImplementedError
 
-    def test_table(self) -> pl.DataFrame | None:
+    def test_table(self) -> pl.DataFrame | pl.LazyFrame | None:
         """Return the table to predict, or None; with a target column it is a test set."""
         return None
 
@@ -97,8 +97,9 @@ class Experiment:
     def dataset(self, rows: pl.DataFrame, *, training: bool) -> Any:
         """Return the samples of `rows`, in their order: tensors or arrays `(inputs, targets)`, or a torch Dataset.
 
-        Tensors, NumPy arrays, memory maps, and dicts of them are fastest: whole batches are taken from them at
-        once. Rows without a target give `inputs` alone. An IterableDataset is one pass over the rows.
+        Tensors, NumPy arrays, memory maps, rows of `decoded` images and dicts of them are fastest: whole batches
+        are taken from them at once. Rows without a target give `inputs` alone. An IterableDataset is one pass over
+        the rows.
         """
         raise NotImplementedError
 

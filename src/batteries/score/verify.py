@@ -117,10 +117,9 @@ def _ledger(root: Path) -> Iterator[Finding]:
 def _submission(folder: Path) -> Iterator[Finding]:
     record, finding = _sealed(folder / _SUBMISSION)
     yield finding
-    sample = record.get("sample") or {}
-    for name, digest in ((record.get("file"), record.get("sha256")), (sample.get("file"), sample.get("sha256"))):
-        if name:
-            yield _recorded(folder / name, digest)
+    for made in (record, record.get("sample") or {}):
+        if "file" in made:
+            yield _recorded(folder / made["file"], made["sha256"])
 
 
 def _entry(folder: Path) -> Iterator[Finding]:

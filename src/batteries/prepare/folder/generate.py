@@ -95,7 +95,6 @@ def _of_table(guesses: Guesses) -> dict[str, Any]:
     named = {"NUMBERS": roles.numbers, "MISSING": roles.missing, "CATEGORIES": roles.categories,
              "DATES": roles.dates, "WORDS": roles.words}  # fmt: skip
     constants = [(name, _literals(list(values), 0, start=len(name) + 3)) for name, values in named.items() if values]
-    imports = ["Standardise"] * bool(num_numbers) + ["category_codes"] * bool(roles.categories)
     return {
         "numbers": roles.numbers,
         "missing": roles.missing,
@@ -106,7 +105,6 @@ def _of_table(guesses: Guesses) -> dict[str, Any]:
         "inputs": " + ".join(terms + ["32"] * bool(roles.words)),
         "parts": parts,
         "input_type": "dict[str, Tensor]",
-        "imports": ", ".join(imports + ["word_codes"] * bool(roles.words)),
         "constants": constants + [("BUCKETS", "1 << 14")] * bool(roles.words) + _targets_constants(guesses),
         "lr": "1e-2" if roles.words else "3e-3",
         "train_steps": _steps(guesses, "train"),

@@ -12,7 +12,6 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 import batteries as bt
-from batteries.prepare.inputs import Standardise, category_codes
 
 NUMBERS = ["age", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
 SEXES = ["1", "2"]
@@ -32,7 +31,7 @@ class Net(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.numbers = Standardise(len(NUMBERS))  # means and deviations of the training rows alone
+        self.numbers = bt.Standardise(len(NUMBERS))  # means and deviations of the training rows alone
         self.sex = nn.Embedding(len(SEXES) + 1, 2)
         inputs = len(NUMBERS) + 2
         self.line = nn.Linear(inputs, 1)
@@ -70,7 +69,7 @@ class Diabetes(bt.Experiment):
 
     def dataset(self, rows: pl.DataFrame, *, training: bool) -> tuple[dict[str, Tensor], Tensor]:
         numbers = torch.from_numpy(rows.select(NUMBERS).to_numpy().astype("float32"))  # an empty value becomes NaN
-        sex = torch.from_numpy(category_codes(rows["sex"], SEXES).copy())
+        sex = torch.from_numpy(bt.category_codes(rows["sex"], SEXES).copy())
         return {"numbers": numbers, "sex": sex}, torch.from_numpy(self.targets(rows).astype("float32"))
 
     def model(self) -> nn.Module:

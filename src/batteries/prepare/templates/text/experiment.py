@@ -12,7 +12,6 @@ from docstrings import LIBRARIES, docstrings
 from torch import Tensor, nn
 
 import batteries as bt
-from batteries.prepare.inputs import word_codes
 
 BUCKETS = 1 << 14
 
@@ -40,7 +39,7 @@ class Docstrings(bt.Experiment):
         return self.test_table().select("id", library=pl.lit(LIBRARIES[0]))
 
     def dataset(self, rows: pl.DataFrame, *, training: bool) -> tuple[Tensor, Tensor]:
-        words = torch.from_numpy(word_codes(rows["text"], length=48, buckets=BUCKETS))
+        words = torch.from_numpy(bt.word_codes(rows["text"], length=48, buckets=BUCKETS))
         return words, torch.from_numpy(self.targets(rows))
 
     def augment(self, batch: bt.Batch, random: bt.SampleRandom) -> bt.Batch:
