@@ -49,7 +49,7 @@ def write_report(root: Path | str = "runs") -> Path:
             f"{root} holds nothing to report yet; look at the data: batteries study, or train: batteries train"
         )
     path = root / "report.html"
-    write_text(path, _render("report.html.j2", context))
+    write_text(path, render("report.html.j2", context))
     return path
 
 
@@ -59,7 +59,7 @@ def write_study_page(study: Study, root: Path | str = "runs") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "study.json", json.dumps(study.plain(), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     path = folder / "report.html"
-    write_text(path, _render("study.html.j2", study_context(study)))
+    write_text(path, render("study.html.j2", study_context(study)))
     return path
 
 
@@ -129,7 +129,8 @@ def _class_names(study: dict[str, Any] | None) -> list[str] | None:
     return None if study is None else study["target"].get("names")
 
 
-def _render(template: str, context: dict[str, Any]) -> str:
+def render(template: str, context: dict[str, Any]) -> str:
+    """Return a page of one of the templates."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

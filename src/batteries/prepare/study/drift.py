@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ _LEVEL = 0.01  # chance of one false alarm in the whole table
 _LARGE = 0.1  # smallest distance worth a word
 _LEAST_ROWS = 20
 _MOST_CATEGORIES = 1000
+_BINS = 24
 
 
 def drift_of(
@@ -78,7 +80,19 @@ def drift_of_values(
         clear=False,
         train=ends[0],
         test=ends[1],
+        **_shares(train, test),
     )
+
+
+def _shares(train: NDArray[np.float64], test: NDArray[np.float64]) -> dict[str, Any]:
+    """Both as histograms over the same steps."""
+    tails = np.array([np.quantile(values, [0.005, 0.995]) for values in (train, test)])
+    low, high = float(tails[:, 0].min()), float(tails[:, 1].max())
+    with np.errstate(over="ignore"):
+        if not 0 < np.subtract(high, low) < np.inf:
+            return {}
+    counts = [np.histogram(values.clip(low, high), _BINS, (low, high))[0] / len(values) for values in (train, test)]
+    return {"edges": (low, high), "shares": tuple(tuple(share.round(5).tolist()) for share in counts)}
 
 
 def _categories(train: pl.Series, test: pl.Series) -> Drift | None:

@@ -176,6 +176,10 @@ class Drift:
     """Whether it is large and no accident among all columns compared."""
     train: str
     test: str
+    edges: tuple[float, float] | None = None
+    """From the least to the most of the middle 99 % of both tables, for values."""
+    shares: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    """Of the rows of training and of test, in equal steps between the edges; what lies beyond is in the outer ones."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ class Examples:
     """Shape (n, height, width) or (n, height, width, channels)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Study:
     """All that was found in the tables of an experiment."""
 
@@ -244,6 +248,16 @@ class Study:
     def flaws(self) -> tuple[str, ...]:
         """The flaws that were found, in one word each, the most consequential first; none in clean data."""
         return tuple(dict.fromkeys(advice.flaw for advice in self.advice if advice.flaw))
+
+    def __repr__(self) -> str:
+        """The tables in a line, then the advice."""
+        shape = f"{self.train.rows:,} rows x {len(self.train.columns)} columns"
+        test = "no test table" if self.test is None else f"{self.test.rows:,} test rows"
+        flaws = f"flaws: {', '.join(self.flaws)}" if self.flaws else "no flaw found"
+        lines = [f"Study of {self.experiment}: {shape}, {test}; {flaws}"]
+        for advice in self.advice:
+            lines += [f"- {advice.what}: {advice.why}", *([f"      {advice.line}"] if advice.line else [])]
+        return "\n".join(lines)
 
     def plain(self) -> dict[str, Any]:
         """As JSON-ready data, without the pixels."""
