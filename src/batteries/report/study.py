@@ -74,7 +74,7 @@ def study(
 
 
 def study_of_runs(experiment: Experiment, root: Path | str = "runs", *, show: bool = True) -> StudyReport:
-    """Study an experiment; labels too, by the best entry in `root` that predicts every training row, if there is one."""
+    """Study an experiment, and its labels by the best entry in `root` that predicts every training row."""
     root = Path(root)
     return study(experiment, oof=_best_predictions(experiment, root), show=show)
 

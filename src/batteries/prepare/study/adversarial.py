@@ -17,12 +17,12 @@ from batteries.prepare.study.encode import dealt, encoded
 from batteries.prepare.study.facts import Column, Group
 from batteries.prepare.study.findings import Adversarial, Telling
 
-MOST_ROWS = 20_000  # of each table
+MOST_ROWS = 10_000  # of each table
 MOST_COLUMNS = 200
 _FOLDS = 5
 _LEAST_ROWS = 40
 _DRAWS = 999
-_JUDGED = 2_000  # rows of each fold on which columns are shuffled
+_JUDGED = 1_000  # rows of each fold on which columns are shuffled
 _LEVEL, _LEAST_AUC = 0.005, 0.55
 _SHOWN = 10
 
@@ -122,8 +122,9 @@ def _judge(
     pooled, ranks, drops, aucs = np.empty(n), [], np.zeros(x.shape[1]), []
     for held in range(_FOLDS):
         model = HistGradientBoostingClassifier(
-            max_iter=60,
+            max_iter=50,
             max_leaf_nodes=15,
+            max_bins=64,
             min_samples_leaf=leaf,
             learning_rate=0.1,
             early_stopping=False,
