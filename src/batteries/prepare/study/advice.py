@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 from batteries.prepare.study.alarms import alarms
 from batteries.prepare.study.facts import Advice, Group, Study, Target
+from batteries.prepare.study.groups import KNOWN
 from batteries.prepare.study.inputs import inputs
 from batteries.prepare.study.words import NAMED, named, quoted
 
 _FOLDS = 5
 _UNBALANCED = 10.0
 _SKEWED = 2.0
-_KNOWN = 0.5  # share of test rows of known groups above which groups may be parted
 _MAJORITY = 0.8  # share of the larger of two classes
 _ORDERED = 0.1  # power of the place in the table
 
@@ -30,7 +30,7 @@ def advise(study: Study) -> tuple[Advice, ...]:
 
 
 def _folds(study: Study) -> Iterator[Advice]:
-    new = [group for group in study.groups if group.in_test is None or group.in_test <= _KNOWN]
+    new = [group for group in study.groups if group.in_test is None or group.in_test <= KNOWN]
     later = _later(study)
     if later is not None:
         yield later
@@ -108,7 +108,7 @@ def _stratified(study: Study) -> Advice:
 
 def _parted(study: Study) -> str:
     """Why groups that were found may be parted: the test set has them too."""
-    known = [group for group in study.groups if group.in_test is not None and group.in_test > _KNOWN]
+    known = [group for group in study.groups if group.in_test is not None and group.in_test > KNOWN]
     if not known:
         return ""
     group = known[0]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from batteries.prepare.study.facts import Drift
 from batteries.prepare.study.table import counted, numbers
 
-_LEVEL = 0.01  # chance of one false alarm in the whole table
+_LEVEL = 0.001  # chance of one false alarm in the whole table
 _LARGE = 0.1  # smallest distance worth a word
 _LEAST_ROWS = 20
 _MOST_CATEGORIES = 1000
@@ -31,7 +31,7 @@ def drift_of(
     """Compare `columns` of both tables, and join what was compared otherwise; largest distance first.
 
     A difference is clear if its distance is at least 0.1 and its p-value, multiplied by the number of
-    comparisons (Bonferroni), is below 0.01.
+    comparisons (Bonferroni), is below 0.001.
     """
     found = [*(drift for name in columns for drift in _compare(train[name], test[name])), *more]
     level = _LEVEL / max(1, len(found))

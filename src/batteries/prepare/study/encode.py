@@ -1,7 +1,7 @@
 """Encode: columns of any type as numbers, the same numbers in training and test.
 
 In:    two tables and the names of columns.
-Out:   arrays of float64 with NaN for what is missing; codes of bins.
+Out:   arrays of float64 with NaN for what is missing.
 Next:  power, associations and the adversarial classifier compute with them.
 """
 
@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-
-BINS = 32
 
 
 def encoded(columns: Sequence[pl.Series]) -> list[NDArray[np.float64]] | None:
@@ -37,21 +35,6 @@ def encoded(columns: Sequence[pl.Series]) -> list[NDArray[np.float64]] | None:
 def _finite(column: pl.Series) -> NDArray[np.float64]:
     values: NDArray[np.float64] = column.fill_null(float("nan")).to_numpy().astype(np.float64)
     return np.where(np.isfinite(values), values, np.nan)
-
-
-def binned(values: NDArray[np.float64], *, ordered: bool, most: int = BINS) -> NDArray[np.int64]:
-    """Return bins of equal numbers of rows, or of one value each where there are few; 0 is for missing values.
-
-    Unordered values, codes of categories, keep a bin each.
-    """
-    present = np.isfinite(values)
-    different = np.unique(values[present])
-    if ordered and len(different) > most:
-        edges = np.unique(np.quantile(values[present], np.linspace(0, 1, most + 1)[1:-1]))
-        places = np.searchsorted(edges, values, side="right")
-    else:
-        places = np.searchsorted(different, values)
-    return np.where(present, places + 1, 0)
 
 
 def dealt(n: int, folds: int, seed: int) -> NDArray[np.int64]:

@@ -17,6 +17,8 @@ from batteries.prepare.study.table import counted, looks_like_classes
 
 _FEWEST, _MOST = 0.02, 0.5  # distinct values, as shares of the rows
 _LEAST_GROUPS = 5
+KNOWN = 0.5
+"""Share of test rows of groups that training knows above which groups may be parted."""
 _WORDS = re.compile(
     "account|animal|author|batch|camera|case|client|customer|device|document|episode|family|group|household|id"
     "|image|machine|molecule|patient|person|player|recording|scan|scene|sensor|session|sequence|site|speaker|store"

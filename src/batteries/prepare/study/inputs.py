@@ -38,8 +38,10 @@ def _files(study: Study) -> Iterator[Advice]:
     for files in study.files:
         if files.mean and min(files.deviation) > 0:
             mean, deviation = (", ".join(f"{value:.4f}" for value in some) for some in (files.mean, files.deviation))
-            shape = "" if len(files.mean) == 1 else "[:, None, None]"
-            line = f"images = (images / 255 - torch.tensor([{mean}]){shape}) / torch.tensor([{deviation}]){shape}"
+            line = f"images = (images / 255 - {mean}) / {deviation}"
+            if len(files.mean) > 1:
+                means, deviations = (f"torch.tensor([{each}])[:, None, None]" for each in (mean, deviation))
+                line = f"images = (images / 255 - {means}) / {deviations}"
             why = f"pixels of {counted(files.files, 'file')} of {quoted(files.column)}, scaled to 0 to 1, have mean"
             yield Advice("Scale and centre the pixels", f"{why} {mean} and deviation {deviation}", line)
         if len(files.sizes) > 1:

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from batteries.errors import UsageError
 from batteries.experiment import Experiment
-from batteries.prepare.study.adversarial import MOST_ROWS, adversarial_of
+from batteries.prepare.study.adversarial import adversarial_of
 from batteries.prepare.study.advice import advise
 from batteries.prepare.study.associations import MOST_COLUMNS, associations_of
 from batteries.prepare.study.drift import drift_of
 from batteries.prepare.study.facts import Column, Study, Target
+from batteries.prepare.study.files import evenly
 from batteries.prepare.study.findings import Ids
 from batteries.prepare.study.given import Given, given_by, given_tables
-from batteries.prepare.study.groups import groups_of
+from batteries.prepare.study.groups import KNOWN, groups_of
 from batteries.prepare.study.labels import doubtful_classes, doubtful_numbers
 from batteries.prepare.study.look import class_codes, look_at_files, look_at_pixels, look_at_texts, roles_of
 from batteries.prepare.study.power import power_of_order, powers_of
@@ -35,7 +36,7 @@ from batteries.progress import Progress
 
 SAMPLE = 100_000
 """Rows that single columns are compared on; the counts of a table are of all its rows."""
-_ASSOCIATED = 20_000
+_CLOSELY = 20_000  # rows that columns are looked at together with the target or each other
 
 
 def study(
@@ -168,10 +169,11 @@ def _groups(given: Given, facts: Study) -> dict[str, Any]:
 
 
 def _powers(given: Given, facts: Study) -> dict[str, Any]:
-    some = _some(given.train, SAMPLE)
+    some = _some(given.train, _CLOSELY)
     groups = {group.column for group in facts.groups}
     names = [c.name for c in _features(facts) if c.name not in groups and c.role != "text"]
-    found = {"powers": powers_of(some, names, given.target), "order": power_of_order(given.train, given.target)}
+    spread = given.train[given.target].gather(evenly(np.arange(len(given.train)), _CLOSELY))
+    found = {"powers": powers_of(some, names, given.target), "order": power_of_order(spread)}
     return {**found, **_sampled(facts, "single columns", some, given.train)}
 
 
@@ -185,7 +187,7 @@ def _associations(given: Given, facts: Study) -> dict[str, Any]:
     order = [one.column for one in facts.powers] or [c.name for c in _features(facts) if c.role != "text"]
     kept = set(order[: MOST_COLUMNS - 1])
     names = [c.name for c in facts.train.columns if c.name in kept or c.role == "target"]
-    some = _some(given.train, _ASSOCIATED)
+    some = _some(given.train, _CLOSELY)
     return {"associations": associations_of(some, names), **_sampled(facts, "associations", some, given.train)}
 
 
@@ -199,19 +201,29 @@ def _drift(given: Given, facts: Study) -> dict[str, Any]:
         for c in facts.train.columns
         if c.name in given.test.columns and c.role not in ("id", "target", "image") and c.name not in groups
     ]
-    train, test = _some(given.train, SAMPLE), _some(given.test, SAMPLE)
+    train, test = (_some(_independent(table, facts), SAMPLE) for table in (given.train, given.test))
     found = drift_of(train, test, names, more=facts.drift)
     return {"drift": found, **_sampled(facts, "drift", train, given.train)}
+
+
+def _independent(table: pl.DataFrame, facts: Study) -> pl.DataFrame:
+    """One row of each group where the test table has groups of its own: rows of one are no evidence of many."""
+    new = next((g.column for g in facts.groups if g.in_test is not None and g.in_test <= KNOWN), None)
+    return table if new is None else table.unique(new, keep="first", maintain_order=True)
 
 
 def _adversarial(given: Given, facts: Study) -> dict[str, Any]:
     if given.test is None:
         return {}
-    found = adversarial_of(given.train, given.test, facts.train.columns, facts.groups)
+    train, test = (_independent(table, facts) for table in (given.train, given.test))
+    found = adversarial_of(train, test, facts.train.columns, facts.groups)
     if found is None:
         return {}
     seen = ("adversarial validation", found.train_rows, len(given.train))
-    return {"adversarial": found, **({"sampled": (*facts.sampled, seen)} if len(given.train) > MOST_ROWS else {})}
+    return {
+        "adversarial": found,
+        **({"sampled": (*facts.sampled, seen)} if found.train_rows < len(given.train) else {}),
+    }
 
 
 def _labels(given: Given, facts: Study) -> dict[str, Any]:
