@@ -23,7 +23,7 @@ _LEAST_ROWS = 50
 _MOST_CLASSES = 30
 _LEAVES = 16
 _CERTAIN = 0.98  # power above which a column is a copy of the target
-_STRONG, _AHEAD = 0.85, 0.3  # or above this, if it leaves less than so much of what the next best column leaves
+_STRONG, _AHEAD = 0.85, 0.5  # or above this, if it leaves less than so much of what the next best column leaves
 
 
 def powers_of(table: pl.DataFrame, names: Sequence[str], target: str) -> tuple[Power, ...]:
