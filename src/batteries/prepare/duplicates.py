@@ -41,6 +41,7 @@ _BANDS = 8  # of a hash, eight bits each; with 6 bits wrong two bands at least a
 _WINDOW = 64  # neighbours of one key that are compared with each row
 _PIECE = 5  # characters
 _HASHES, _TEXT_BANDS = 64, 16  # of 4 hashes each: a pair as alike as 0.8 is missed once in 5,000
+_DOUBT = 0.2  # four standard deviations of the share of 64 values that agree, where it should be 0.8
 _CHUNK = 1 << 21  # characters that are hashed at once
 
 
@@ -245,9 +246,14 @@ def near_texts(texts: Sequence[str], *, likeness: float = TEXT_LIKENESS) -> Pair
     unique = np.flatnonzero(first == np.arange(len(first)))
     found = [np.stack([first, np.arange(len(first))], axis=1)[first != np.arange(len(first))]]
     some = [plain[i] for i in unique]
-    candidates = _sorted_pairs(
-        [np.stack(pair, axis=1) for keys in _text_keys(min_hashes(some)) for pair in _neighbours(keys)]
-    )
+    signatures = min_hashes(some)
+    promising = []
+    for keys in _text_keys(signatures):
+        for left, right in _neighbours(keys):
+            agreeing = np.mean(signatures[left] == signatures[right], axis=1)
+            kept = agreeing >= likeness - _DOUBT
+            promising.append(np.stack([left[kept], right[kept]], axis=1))
+    candidates = _sorted_pairs(promising)
     pieces = {int(i): pieces_of(some[i]) for i in np.unique(candidates)}
     alike = [jaccard(pieces[int(i)], pieces[int(j)]) >= likeness for i, j in candidates]
     found.append(unique[candidates[np.array(alike, dtype=bool)]])

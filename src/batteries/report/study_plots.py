@@ -16,6 +16,7 @@ from batteries.report.view import Plot, counted, figure, percent
 
 _MOST_BARS = 20
 _MOST_DRIFTS = 6
+_MOST_SQUARES = 24
 
 
 def power_plots(study: Study) -> list[Plot]:
@@ -37,31 +38,31 @@ def association_plots(found: Associations | None) -> list[Plot]:
     """Squares whose area is the strength."""
     if found is None or len(found.names) < 3:
         return []
-    n = len(found.names)
+    strongest = [max(value for j, value in enumerate(row) if j != i) for i, row in enumerate(found.matrix)]
+    shown = sorted(sorted(range(len(strongest)), key=lambda i: -strongest[i])[:_MOST_SQUARES])
+    n = len(shown)
 
     def draw(axes: Axes) -> None:
-        places = [
-            (i, j, found.matrix[i][j]) for i in range(n) for j in range(n) if i != j and found.matrix[i][j] > 0.05
-        ]
-        side = 200 / n
+        places = [(i, j, found.matrix[shown[i]][shown[j]]) for i in range(n) for j in range(n) if i != j]
         axes.scatter(
             [j for _, j, _ in places],
             [i for i, _, _ in places],
-            s=[value * side**2 for *_, value in places],
+            s=[value * (215 / n) ** 2 for *_, value in places],
             marker="s",
             color=plots.colour(0),
             linewidths=0,
         )
-        names = [name if len(name) <= 18 else f"{name[:17]}…" for name in found.names]
-        small = 9 if n <= 20 else 6
-        axes.set_yticks(range(n), names, fontsize=small)
-        axes.set_xticks(range(n), names, rotation=90, fontsize=small)
+        names = [name if len(name) <= 18 else f"{name[:17]}…" for name in (found.names[i] for i in shown)]
+        size = 9 if n <= 16 else 7.5
+        axes.set_yticks(range(n), names, fontsize=size)
+        axes.set_xticks(range(n), names, rotation=90, fontsize=size)
         axes.set(xlim=(-0.6, n - 0.4), ylim=(n - 0.4, -0.6), aspect="equal")
         axes.grid(visible=False)
 
     label = f"How strongly {n} columns go together"
     caption = "The larger the square, the stronger: Spearman's correlation without its sign, Cramér's V between"
     caption += f" categories, the correlation ratio between the two kinds; {counted(found.rows, 'row')}."
+    caption += f" The {n} of {len(found.names)} columns that go together most." if n < len(found.names) else ""
     return [Plot(plots.chart(draw, label, height=360), caption)]
 
 

@@ -7,13 +7,13 @@ Next:  `advice` puts them first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from batteries.prepare.study.facts import Advice, Drift, Repeats, Study
 from batteries.prepare.study.findings import Adversarial, Near
 from batteries.prepare.study.words import NAMED, counted, ids_of, named, quoted
 
-_SHIFTED = 0.9  # words of test rows that training knows, for one of the words that its other half knows
+_LISTED = 12  # ids in a line to write
 
 
 def alarms(study: Study) -> Iterator[Advice]:
@@ -29,17 +29,18 @@ def _files(study: Study) -> Iterator[Advice]:
         first = "; ".join(f"{path} ({reason})" for _, path, reason in files.unreadable[:3])
         why = f"{len(files.unreadable):,} of {counted(files.files, 'file')} of {quoted(files.column)} cannot be read"
         why += f" whole: {first}"
-        ids = ", ".join(_literal(id, study) for id, _, _ in files.unreadable[:NAMED])
-        more = ", ..." if len(files.unreadable) > NAMED else ""
-        name = study.ids.name if study.ids else "row number"
-        line = f"table = table.filter(~pl.col({quoted(name)}).is_in([{ids}{more}]))"
+        line = _without([id for id, _, _ in files.unreadable], study)
         yield Advice("Replace or leave out files that are damaged", why, line, "unreadable files")
 
 
-def _literal(id: str, study: Study) -> str:
-    """An id as Python writes it."""
+def _without(ids: Sequence[str], study: Study) -> str:
+    """The line that leaves rows out; of many the first few, and where the others stand."""
     whole = study.ids is None or study.column(study.ids.name).type.startswith(("Int", "UInt"))
-    return id if whole else quoted(id)
+    few = ", ".join(id if whole else quoted(id) for id in ids[:_LISTED])
+    more = f"  # and {len(ids) - _LISTED:,} more, in the figures" if len(ids) > _LISTED else ""
+    if study.ids is None:
+        return f'table = table.with_row_index("row number").filter(~pl.col("row number").is_in([{few}])){more}'
+    return f"table = table.filter(~pl.col({quoted(study.ids.name)}).is_in([{few}])){more}"
 
 
 def _ids(study: Study) -> Iterator[Advice]:
@@ -83,7 +84,9 @@ def _repeats(study: Study) -> Iterator[Advice]:
 
 def _equal(study: Study, repeats: Repeats, thing: str, column: str | None) -> Iterator[Advice]:
     names = [c.name for c in study.train.columns if c.role not in ("id", "target")]
-    on = quoted(column) if column else f"[{', '.join(map(quoted, names))}]" if len(names) <= NAMED else "features"
+    others = [c.name for c in study.train.columns if c.role in ("id", "target")]
+    few = quoted(column) if column else f"[{', '.join(map(quoted, names))}]"
+    short = column is not None or len(names) <= NAMED
     if repeats.repeated and not repeats.by_accident:
         why = f"{repeats.repeated:,} of {study.train.rows:,} training rows repeat an earlier {thing}"
         why += f" ({ids_of(repeats.first)})"
@@ -92,10 +95,12 @@ def _equal(study: Study, repeats: Repeats, thing: str, column: str | None) -> It
             keep = "none"
             why += f"; {repeats.conflicting:,} of the equal rows contradict each other in {quoted(study.target.name)}"
         why += "; parted by the folds, they are predicted by heart"
-        line = f'table = table.unique({on}, keep="{keep}", maintain_order=True)'
+        on = few if short else f"pl.selectors.exclude({named(others)})" if others else ""
+        line = f'table = table.unique({on}{", " if on else ""}keep="{keep}", maintain_order=True)'
         yield Advice(f"Drop repeated {thing}s, or keep them in one fold", why, line, "duplicates")
     if repeats.shared and not repeats.shared_by_accident and study.test is not None:
         why = f"{repeats.shared:,} of {study.test.rows:,} test rows equal a training row"
+        on = few if short else f"[name for name in test.columns if name not in [{named(others)}]]"
         line = f'table = table.join(test, on={on}, how="anti")'
         yield Advice("Do not trust a test score on rows seen in training", why, line, "shared with test")
 
@@ -172,7 +177,7 @@ def _drift(study: Study) -> Iterator[Advice]:
     columns = list(dict.fromkeys([*(one.column for one in telling), *(drift.column for drift in clear)]))
     real = [name for name in columns if any(column.name == name for column in study.train.columns)]
     drop = f"table = table.drop({named(real)})" if real else ""
-    yield Advice("Score once without the columns that drift", ". ".join(reasons), drop, "drift")
+    yield Advice("Score once without the columns that drift", "; ".join(reasons), drop, "drift")
 
 
 def _moved(drift: Drift) -> str:
@@ -188,7 +193,5 @@ def _labels(study: Study) -> Iterator[Advice]:
     first = ", ".join(f"{one.id} ({one.label}, predicted {one.predicted})" for one in found.suspects[:4])
     what = "are contradicted with confidence by their out-of-fold prediction"
     why = f"{found.wrong:,} of {found.rows:,} labels {what}; look at ids {first}"
-    ids = ", ".join(_literal(one.id, study) for one in found.suspects[:NAMED])
-    name = study.ids.name if study.ids else "row number"
-    line = f"table = table.filter(~pl.col({quoted(name)}).is_in([{ids}, ...]))  # or correct them"
+    line = _without([one.id for one in found.suspects], study)
     yield Advice("Look at the rows whose label is doubted, and train once without them", why, line, "labels")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from batteries.prepare.duplicates import groups_of_pairs, near_texts
 from batteries.prepare.study.findings import Near, Texts
 
-MOST_ROWS = 50_000
+MOST_ROWS = 20_000
+_LETTERS = 4_000  # of the beginning of each text, by which near-duplicates are found
 _TOKENS = re.compile(r"\w+")
 _SHOWN = 5
 _BINS = 24
@@ -58,7 +59,9 @@ def describe_texts(
     words = [_TOKENS.findall(text.lower()) for text in texts]
     tokens = np.array([len(some) for some in words])
     plain = [" ".join(some) for some in words]
-    near = near_of(train.name, near_texts([*texts, *others]), ids, labels, with_test=test is not None)
+    near = near_of(
+        train.name, near_texts([text[:_LETTERS] for text in (*texts, *others)]), ids, labels, with_test=test is not None
+    )
     known, by_chance = _known(words, [_TOKENS.findall(text.lower()) for text in others])
     return Texts(
         column=train.name,
