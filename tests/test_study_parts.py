@@ -271,6 +271,46 @@ def test_labels_of_an_experiment_are_held_beside_its_best_run(
     assert found.labels.rows == found.train.rows
 
 
+def test_the_verb_prints_flaws_advice_and_the_page_and_writes_json(
+    toy_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from batteries.cli.app import main
+
+    monkeypatch.chdir(toy_folder)
+    assert main(["study"]) == 0
+    out = capfd.readouterr().out
+    assert out.splitlines()[-1].startswith("no flaw found; ")
+    assert out.splitlines()[-1].endswith("pieces of advice; the page: runs/study/report.html")
+    written = json.loads((toy_folder / "runs" / "study" / "study.json").read_text())
+    assert {"powers", "adversarial", "associations", "near", "texts", "labels", "sampled"} <= set(written)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_tables_of_anything_are_studied_without_a_warning(seed: int, tmp_path: Path) -> None:
+    r = random(seed)
+    n = int(r.choice([1, 2, 25, 60, 150]))
+    makers = [
+        lambda: r.normal(size=n),
+        lambda: r.choice([0.0, np.nan, np.inf, -np.inf, 1e308, -1e308, 1e-320], n),
+        lambda: r.integers(-5, 5, n),
+        lambda: r.choice(["a", "b", ""], n).tolist(),
+        lambda: [None] * n,
+        lambda: r.integers(0, 2, n).astype(bool),
+        lambda: [f"the {x} quick brown {y} fox" for x, y in r.integers(0, 9, (n, 2))],
+        lambda: r.integers(0, 256, (n, 8, 8)).astype("uint8"),
+        lambda: np.zeros((n, 8, 8)),
+        lambda: pl.Series(r.integers(0, 1000, n)).cast(pl.Date),
+        lambda: r.integers(0, 2**63 - 1, n),
+        lambda: pl.Series([None if x < 0.5 else x for x in r.random(n)], dtype=pl.Float64),
+    ]
+    table = pl.DataFrame({f"c{i}": pl.Series(makers[r.integers(len(makers))]()) for i in range(6)})
+    test = table.sample(int(r.choice([1, 30, 80])), with_replacement=True, seed=seed)
+    for target, oof in ((None, None), ("c0", None), ("c1", r.random(n)), ("c2", r.dirichlet([1, 1], n))):
+        found = study(table, test, target=target, oof=oof, show=False)
+        json.dumps(found.figures, allow_nan=False)
+        found.page(tmp_path / "study.html")
+
+
 def test_a_study_loads_no_torch() -> None:
     code = "import sys; from batteries.report.study import study; import polars as pl;"
     code += "study(pl.DataFrame({'a': range(60), 'y': [0, 1] * 30}), target='y', show=False);"

@@ -13,6 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+_LARGEST = 1e38
+"""What float32 can hold, and float64 can square."""
+
 
 def encoded(columns: Sequence[pl.Series]) -> list[NDArray[np.float64]] | None:
     """Return one column of several tables as numbers: categories by how often they occur in all, 0 the commonest.
@@ -34,7 +37,7 @@ def encoded(columns: Sequence[pl.Series]) -> list[NDArray[np.float64]] | None:
 
 def _finite(column: pl.Series) -> NDArray[np.float64]:
     values: NDArray[np.float64] = column.fill_null(float("nan")).to_numpy().astype(np.float64)
-    return np.where(np.isfinite(values), values, np.nan)
+    return np.where(np.isfinite(values), values.clip(-_LARGEST, _LARGEST), np.nan)
 
 
 def dealt(n: int, folds: int, seed: int) -> NDArray[np.int64]:

@@ -89,7 +89,8 @@ def given_tables(
 ) -> Given:
     """Return tables of any kind with the names that the user gave; see `study`."""
     first, second = read_table(train, "train"), None if test is None else read_table(test, "test")
-    id = id or next((name for name in first.columns if name.lower() == "id"), None)
+    if id is None:
+        id = next((name for name in first.columns if name.lower() == "id"), None)
     paths = _names(images) or _path_columns(first, (id, target))
     for name in (id, target, *paths, *_names(text)):
         _present(first, name)
@@ -103,8 +104,8 @@ def given_tables(
         name=Path(train).name if isinstance(train, str | Path) else "table",
         train=first,
         test=second,
-        id=id or NO_ID,
-        target=target or NO_TARGET,
+        id=NO_ID if id is None else id,
+        target=NO_TARGET if target is None else target,
         images=paths,
         text=_names(text),
         folder=folder,

@@ -93,7 +93,8 @@ def _bonds(rows: pl.DataFrame) -> tuple[float | None, float | None]:
     if degrees < 1:
         return None, None
     inside = (centred["target"].to_numpy() ** 2).sum() / degrees
-    return float(np.sqrt(inside)), float(values["target"].to_numpy().std(ddof=1))
+    within, overall = float(np.sqrt(inside)), float(values["target"].to_numpy().std(ddof=1))
+    return (within, overall) if np.isfinite([within, overall]).all() else (None, None)
 
 
 def _agreement(rows: pl.DataFrame, by: list[str]) -> float | None:

@@ -18,6 +18,7 @@ _MOST = 300
 _LEAST_ROWS = 50
 _SURE = 0.6  # a doubt of this size or more is a confident contradiction
 _CLEAR = 0.015  # share of confident contradictions that models of clean labels stayed below
+_LARGEST = 1e100
 _FAR = 6.0  # deviations of a number's error
 
 
@@ -92,7 +93,7 @@ def doubtful_numbers(
     """Return the rows whose error is more than six robust deviations (1.4826 times the median absolute error)."""
     if len(targets) < _LEAST_ROWS:
         return None
-    errors = targets - predictions
+    errors = np.clip(targets - predictions, -_LARGEST, _LARGEST)
     middle = np.median(errors)
     scale = 1.4826 * float(np.median(np.abs(errors - middle)))
     if scale <= 0:

@@ -62,7 +62,7 @@ def _truth(target: pl.Series) -> NDArray[np.float64] | None:
         hot = np.eye(classes.max() + 1)[classes]
         return hot if hot.shape[1] > 1 else None
     values = encoded([target])
-    if values is None or not np.isfinite(values[0]).all():
+    if values is None or not len(target) or not np.isfinite(values[0]).all():
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         centred = values[0] - values[0].mean()

@@ -91,7 +91,8 @@ def study(
         given = given_by(train, oof, Path(folder))
     else:
         given = given_tables(train, test, target=target, id=id, images=images, text=text, folder=Path(folder), oof=oof)
-    return _study(given, show=show)
+    with np.errstate(over="ignore", invalid="ignore"):  # of values near the largest; figures that are none are left out
+        return _study(given, show=show)
 
 
 Look = Callable[[Given, Study], dict[str, Any]]
@@ -235,7 +236,8 @@ def _labels(given: Given, facts: Study) -> dict[str, Any]:
     ids = rows[given.id].cast(pl.String).to_list()
     if facts.target.kind == "number":
         truth = rows[given.target].cast(pl.Float64).to_numpy()
-        return {"labels": doubtful_numbers(truth, oof.ravel(), ids) if oof.size == len(ids) else None}
+        finite = np.isfinite(truth).all() and oof.size == len(ids)
+        return {"labels": doubtful_numbers(truth, oof.ravel(), ids) if finite else None}
     codes, names = class_codes(rows[given.target], facts.target)
     if oof.size == len(ids):  # the probability of the second class
         oof = np.stack([1 - oof.ravel(), oof.ravel()], axis=1)
