@@ -37,9 +37,9 @@ def main() -> None:
     test = table(arguments.rows // 3, arguments.columns, seed=1).drop("target").with_columns(pl.col("id") + 10**9)
     bt.study(train.head(500), test.head(500), target="target", show=False)  # imports and warms up
     with Memory() as memory:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         found = bt.study(train, test, target="target")
-        seconds = time.perf_counter() - began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     size = train.estimated_size()
     report = {
         "rows": len(train),
@@ -47,6 +47,7 @@ def main() -> None:
         "columns": train.width,
         "table_mb": size / 1e6,
         "seconds": seconds,
+        "cpu_seconds": cpu,
         "memory": memory.most / size,
         "flaws": found.flaws,
         "sampled": found.sampled,
@@ -56,10 +57,9 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(report, indent=1))
         return
-    print(f"{len(train):,} + {len(test):,} rows x {train.width} columns, {size / 1e6:.0f} MB: {seconds:.1f} s on")
-    print(
-        f"{report['cores']} cores, {memory.most / size:.2f} times the table's memory besides it; flaws: {found.flaws}"
-    )
+    print(f"{len(train):,} + {len(test):,} rows x {train.width} columns, {size / 1e6:.0f} MB, {report['cores']} cores:")
+    print(f"{seconds:.1f} s, {cpu:.1f} s of CPU, {memory.most / size:.2f} times the table's memory besides it")
+    print(f"flaws: {', '.join(found.flaws) or 'none, as there are none'}")
     for what, rows, all_rows in found.sampled:
         print(f"  {what}: {rows:,} of {all_rows:,} rows")
 

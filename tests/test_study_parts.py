@@ -311,6 +311,16 @@ def test_tables_of_anything_are_studied_without_a_warning(seed: int, tmp_path: P
         found.page(tmp_path / "study.html")
 
 
+def test_the_benchmark_runs_and_says_what_it_measured() -> None:
+    program = Path(__file__).parent.parent / "benchmarks" / "study.py"
+    command = [sys.executable, str(program), "--rows", "2000", "--columns", "12", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    report = json.loads(done.stdout)
+    assert (report["rows"], report["columns"], report["flaws"]) == (2000, 12, [])
+    assert report["seconds"] > 0
+    assert report["memory"] >= 0
+
+
 def test_a_study_loads_no_torch() -> None:
     code = "import sys; from batteries.report.study import study; import polars as pl;"
     code += "study(pl.DataFrame({'a': range(60), 'y': [0, 1] * 30}), target='y', show=False);"
