@@ -31,7 +31,7 @@ SIDE = 16
 """Pixels on a side of the small grey picture that is compared."""
 HASH_DISTANCE = 6
 """Bits of 64 in which the hashes of near-duplicates may differ."""
-PICTURE_LIKENESS = 0.994
+PICTURE_LIKENESS = 0.996
 """Least correlation of the small grey pictures of near-duplicates."""
 TEXT_LIKENESS = 0.8
 """Least share of common five-character pieces (Jaccard) of near-duplicate texts."""
@@ -129,9 +129,7 @@ def fingerprint(image: Image) -> tuple[int, NDArray[np.uint8]]:
     from PIL.Image import Resampling
 
     grey = image.convert("L")
-    large = np.asarray(
-        grey.resize((_DCT_SIDE, _DCT_SIDE), Resampling.BOX if min(grey.size) > 64 else Resampling.BILINEAR)
-    )
+    large = np.asarray(grey.resize((_DCT_SIDE, _DCT_SIDE), Resampling.LANCZOS))
     small = large.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3)).round().astype(np.uint8)
     return perceptual_hash(large), small.ravel()
 

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batteries.prepare.duplicates import Fingerprints, joined
-from batteries.prepare.pictures import SMALL, Picture, Unreadable, read_pictures
+from batteries.prepare.pictures import Picture, Unreadable, read_pictures
 from batteries.prepare.study.findings import Files
 
 MOST_FILES = 20_000  # of each table
@@ -94,11 +94,11 @@ def _moments(pictures: Sequence[Picture]) -> tuple[tuple[float, ...], tuple[floa
     return tuple(total.tolist()), tuple(deviation.tolist())
 
 
-def small_copies(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
-    """Shape (n, 48, 48, 3): each in the middle of a grey square."""
-    sheet = np.full((len(pictures), SMALL, SMALL, 3), 128, dtype=np.uint8)
+def small_copies(pictures: Sequence[Picture], side: int) -> NDArray[np.uint8]:
+    """Shape (n, side, side, 3): each in the middle of a grey square."""
+    sheet = np.full((len(pictures), side, side, 3), 128, dtype=np.uint8)
     for square, picture in zip(sheet, pictures, strict=True):
         height, width = picture.small.shape[:2]
-        top, left = (SMALL - height) // 2, (SMALL - width) // 2
+        top, left = (side - height) // 2, (side - width) // 2
         square[top : top + height, left : left + width] = picture.small
     return sheet

@@ -62,11 +62,11 @@ def _changes(study: Study) -> Iterator[Advice]:
         fitting, others = ([change for change in own if change.fits == fits] for fits in (True, False))
         base = f"the nearest training image names the class of {own[0].plain:.1%} of held-out images"
         if others:
-            names = " nor ".join(change.change for change in others)
-            yield Advice(f"Do not augment by a {names}", f"{base}; {_after(others)}", "")
+            names = " or ".join(f"a {change.change}" for change in others)
+            yield Advice(f"Do not augment by {names}", f"{base}; {_after(others)}", "")
         if fitting:
-            names = " and a ".join(change.change for change in fitting)
-            yield Advice(f"Augment by a {names}", f"{base}; {_after(fitting)}", _half(_FLIPS[fitting[0].change]))
+            names = " and ".join(f"a {change.change}" for change in fitting)
+            yield Advice(f"Augment by {names}", f"{base}; {_after(fitting)}", _half(_FLIPS[fitting[0].change]))
 
 
 def _half(changed: str) -> str:

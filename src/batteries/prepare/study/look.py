@@ -194,8 +194,9 @@ def _small_examples(given: Given, facts: Study, name: str, read: Read) -> list[E
         own = codes[read.rows]
         groups = {names[code]: everywhere[own == code] for code in np.unique(own[own >= 0])}
     each = SHEET_IMAGES if len(groups) > 1 else 4 * SHEET_IMAGES
+    side = max(max(picture.small.shape[:2]) for picture in read.pictures)
     chosen = {label: evenly(rows, each) for label, rows in groups.items() if len(rows)}
     return [
-        Examples(column=name, label=label, pixels=small_copies([read.pictures[row] for row in rows]))
+        Examples(column=name, label=label, pixels=small_copies([read.pictures[row] for row in rows], side))
         for label, rows in chosen.items()
     ]
