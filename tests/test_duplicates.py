@@ -73,7 +73,7 @@ def test_digits_that_look_alike_are_no_duplicates() -> None:
 @pytest.mark.skipif(not FASHION.exists(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_bands_of_hashes_find_what_comparing_all_pairs_finds() -> None:
     with gzip.open(FASHION) as file:
-        pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)[:800]
+        pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)[:1500]
     prints = fingerprints(pixels)
     vectors = prints.pictures - prints.pictures.mean(axis=1, keepdims=True)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

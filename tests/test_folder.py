@@ -17,7 +17,8 @@ from PIL import Image
 
 import datafolders
 from batteries.cli.app import main
-from batteries.combine.submission import submission_table
+from batteries.combine.fill import Target, fill_sample
+from batteries.combine.sample import Sample
 from batteries.errors import DataError, UsageError
 from batteries.experiment.load import load_experiment
 from batteries.experiment.predictions import Predictions
@@ -157,8 +158,8 @@ def test_classes_that_do_not_begin_at_zero_keep_their_numbers() -> None:
     assert experiment.classes == ("5", "10", "15")
     assert experiment.targets(training_table(experiment))[:4].tolist() == [0, 1, 2, 0]
     probabilities = Predictions(pl.Series("id", [90]), np.array([[0.2, 0.1, 0.7]]))
-    submission = submission_table(probabilities, experiment.sample_submission(), experiment)
-    assert submission.write_csv() == "id,grade\n90,15\n"
+    filled = fill_sample(probabilities, Sample.of(experiment.sample_submission()), Target.of(experiment))
+    assert filled.table.write_csv() == "id,grade\n90,15\n"
 
 
 def test_a_column_for_each_class_in_the_sample_asks_for_probabilities() -> None:

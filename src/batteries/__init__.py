@@ -103,11 +103,12 @@ if TYPE_CHECKING:
     from batteries.prepare.strategies import KFold as KFold
     from batteries.prepare.strategies import Stratified as Stratified
     from batteries.prepare.strategies import repeats as repeats
-    from batteries.prepare.study import study as study
     from batteries.prepare.time_folds import Purged as Purged
     from batteries.prepare.time_folds import TimeOrdered as TimeOrdered
     from batteries.report.doctor import doctor as doctor
     from batteries.report.page import write_report as write_report
+    from batteries.report.study import StudyReport as StudyReport
+    from batteries.report.study import study as study
     from batteries.score.agreement import agreement as agreement
     from batteries.score.board import record as record
     from batteries.score.board import scores as scores
@@ -194,6 +195,7 @@ _HOME = {
     "Standardise": "prepare.inputs",
     "Steps": "experiment.schedule",
     "Stratified": "prepare.strategies",
+    "StudyReport": "report.study",
     "Submission": "combine.submission",
     "TimeOrdered": "prepare.time_folds",
     "Tracker": "train.trackers",
@@ -269,7 +271,7 @@ _HOME = {
     "split": "prepare.folds",
     "stack": "combine.stack",
     "stack_entries": "combine.stack",
-    "study": "prepare.study",
+    "study": "report.study",
     "submit": "combine.submission",
     "submit_file": "combine.submit_file",
     "swap_noise": "prepare.augment",

@@ -62,8 +62,8 @@ def study(
 ) -> None:
     """Step 0: look at the data; plots and advice."""
     from batteries.experiment import load_experiment
-    from batteries.prepare.study import study as look
     from batteries.report.page import write_augment_page, write_study_page
+    from batteries.report.study import study_of_runs
 
     if augment:
         page = write_augment_page(load_experiment(Path(), experiment), ROOT)
@@ -72,14 +72,15 @@ def study(
         else:
             print(f"before and after: {page}")
         return
-    found = look(load_experiment(Path(), experiment))
+    found = study_of_runs(load_experiment(Path(), experiment), ROOT)
     page = write_study_page(found, ROOT)
     if json:
         show.as_json(found.plain())
         return
     for advice in found.advice:
         show.item(f"{advice.what}: {advice.why}", code=advice.line)
-    print(f"{len(found.advice)} pieces of advice; the page: {page}")
+    flaws = f"flaws: {', '.join(found.flaws)}" if found.flaws else "no flaw found"
+    print(f"{flaws}; {len(found.advice)} pieces of advice; the page: {page}")
 
 
 def split(

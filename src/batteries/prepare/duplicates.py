@@ -31,7 +31,7 @@ SIDE = 16
 """Pixels on a side of the small grey picture that is compared."""
 HASH_DISTANCE = 6
 """Bits of 64 in which the hashes of near-duplicates may differ."""
-PICTURE_LIKENESS = 0.994
+PICTURE_LIKENESS = 0.996
 """Least correlation of the small grey pictures of near-duplicates."""
 TEXT_LIKENESS = 0.8
 """Least share of common five-character pieces (Jaccard) of near-duplicate texts."""
@@ -41,6 +41,7 @@ _BANDS = 8  # of a hash, eight bits each; with 6 bits wrong two bands at least a
 _WINDOW = 64  # neighbours of one key that are compared with each row
 _PIECE = 5  # characters
 _HASHES, _TEXT_BANDS = 64, 16  # of 4 hashes each: a pair as alike as 0.8 is missed once in 5,000
+_DOUBT = 0.2  # four standard deviations of the share of 64 values that agree, where it should be 0.8
 _CHUNK = 1 << 21  # characters that are hashed at once
 
 
@@ -128,9 +129,7 @@ def fingerprint(image: Image) -> tuple[int, NDArray[np.uint8]]:
     from PIL.Image import Resampling
 
     grey = image.convert("L")
-    large = np.asarray(
-        grey.resize((_DCT_SIDE, _DCT_SIDE), Resampling.BOX if min(grey.size) > 64 else Resampling.BILINEAR)
-    )
+    large = np.asarray(grey.resize((_DCT_SIDE, _DCT_SIDE), Resampling.LANCZOS))
     small = large.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3)).round().astype(np.uint8)
     return perceptual_hash(large), small.ravel()
 
@@ -245,9 +244,14 @@ def near_texts(texts: Sequence[str], *, likeness: float = TEXT_LIKENESS) -> Pair
     unique = np.flatnonzero(first == np.arange(len(first)))
     found = [np.stack([first, np.arange(len(first))], axis=1)[first != np.arange(len(first))]]
     some = [plain[i] for i in unique]
-    candidates = _sorted_pairs(
-        [np.stack(pair, axis=1) for keys in _text_keys(min_hashes(some)) for pair in _neighbours(keys)]
-    )
+    signatures = min_hashes(some)
+    promising = []
+    for keys in _text_keys(signatures):
+        for left, right in _neighbours(keys):
+            agreeing = np.mean(signatures[left] == signatures[right], axis=1)
+            kept = agreeing >= likeness - _DOUBT
+            promising.append(np.stack([left[kept], right[kept]], axis=1))
+    candidates = _sorted_pairs(promising)
     pieces = {int(i): pieces_of(some[i]) for i in np.unique(candidates)}
     alike = [jaccard(pieces[int(i)], pieces[int(j)]) >= likeness for i, j in candidates]
     found.append(unique[candidates[np.array(alike, dtype=bool)]])

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batteries.prepare.study.facts import Column, Examples, Images, Study
-from batteries.report import plots
+from batteries.prepare.study.facts import Column, Examples, Study
+from batteries.report import plots, study_plots
 from batteries.report.view import Plot, counted, figure, percent
 
 _MOST_BARS = 30
@@ -42,9 +42,14 @@ def study_context(study: Study) -> dict[str, Any]:
         "title": f"Study: {study.experiment}",
         "study": study,
         "target": _target(study),
-        "sheets": {images.column: _sheet(study, images) for images in study.images},
+        "sheets": _sheets(study),
+        "powers": study_plots.power_plots(study),
+        "associations": study_plots.association_plots(study.associations),
+        "adversarial": study_plots.adversarial_plots(study.adversarial),
+        "drifts": study_plots.drift_plots(study.drift),
+        "texts": {texts.column: study_plots.text_plots(texts) for texts in study.texts},
         "sparks": {column.name: _spark(column) for column in study.train.columns},
-        "found": [drift for drift in study.drift if drift.clear],
+        "clear": [drift for drift in study.drift if drift.clear],
     }
 
 
@@ -78,15 +83,20 @@ def _spark(column: Column) -> Any:
     return plots.spark(column.histogram, label)
 
 
-def _sheet(study: Study, images: Images) -> list[Strip]:
-    groups = [examples for examples in study.examples if examples.column == images.column]
+def _sheets(study: Study) -> dict[str, list[Strip]]:
+    pixels = {images.column: _sheet(study, images.column, images.minimum, images.maximum) for images in study.images}
+    return pixels | {files.column: _sheet(study, files.column, 0, 255) for files in study.files}
+
+
+def _sheet(study: Study, column: str, low: float, high: float) -> list[Strip]:
+    groups = [examples for examples in study.examples if examples.column == column]
     count = sum(len(examples.pixels) for examples in groups)
     side = min(_SIDE, int((_SHEET_BYTES / max(1, 3 * count)) ** 0.5))
-    return [_strip(examples, images, side) for examples in groups]
+    return [_strip(examples, low, high, side) for examples in groups]
 
 
-def _strip(examples: Examples, images: Images, side: int) -> Strip:
-    pixels = _to_bytes(examples.pixels, images)
+def _strip(examples: Examples, low: float, high: float, side: int) -> Strip:
+    pixels = _to_bytes(examples.pixels, low, high)
     step = max(1, -(-max(pixels.shape[1:3]) // side))
     pixels = _shrunk(pixels, step)
     gap = ((0, 0), (0, 0), (0, max(1, pixels.shape[2] // 12)), (0, 0))
@@ -94,9 +104,8 @@ def _strip(examples: Examples, images: Images, side: int) -> Strip:
     return Strip(examples.label, len(pixels), joined.shape[1], joined.shape[0], _data_uri(joined))
 
 
-def _to_bytes(pixels: NDArray[Any], images: Images) -> NDArray[np.uint8]:
+def _to_bytes(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Shape (n, h, w, 4): the range of the whole column becomes 0 to 255; what is no number becomes 0."""
-    low, high = images.minimum, images.maximum
     values = np.nan_to_num(pixels.astype(np.float64), nan=low, posinf=high, neginf=low)
     scaled = ((values - low) / (high - low or 1.0) * 255).clip(0, 255).astype(np.uint8)
     scaled = scaled[..., None] if scaled.ndim == 3 else scaled

@@ -50,7 +50,7 @@ def write_report(root: Path | str = "runs") -> Path:
             f"{root} holds nothing to report yet; look at the data: batteries study, or train: batteries train"
         )
     path = root / "report.html"
-    write_text(path, _render("report.html.j2", context))
+    write_text(path, render("report.html.j2", context))
     return path
 
 
@@ -60,7 +60,7 @@ def write_study_page(study: Study, root: Path | str = "runs") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "study.json", json.dumps(study.plain(), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     path = folder / "report.html"
-    write_text(path, _render("study.html.j2", study_context(study)))
+    write_text(path, render("study.html.j2", study_context(study)))
     return path
 
 
@@ -74,7 +74,7 @@ def write_augment_page(experiment: Experiment, root: Path | str = "runs") -> Pat
     context = augment_context(experiment)
     path = Path(root) / "study" / "augment.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, _render("augment.html.j2", context))
+    write_text(path, render("augment.html.j2", context))
     return path
 
 
@@ -144,7 +144,8 @@ def _class_names(study: dict[str, Any] | None) -> list[str] | None:
     return None if study is None else study["target"].get("names")
 
 
-def _render(template: str, context: dict[str, Any]) -> str:
+def render(template: str, context: dict[str, Any]) -> str:
+    """Return a page of one of the templates."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

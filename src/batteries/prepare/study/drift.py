@@ -7,8 +7,9 @@ Next:  advice not to trust validation on such columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,26 +18,22 @@ from numpy.typing import NDArray
 from batteries.prepare.study.facts import Drift
 from batteries.prepare.study.table import counted, numbers
 
-_LEVEL = 0.01  # chance of one false alarm in the whole table
+_LEVEL = 0.001  # chance of one false alarm in the whole table
 _LARGE = 0.1  # smallest distance worth a word
 _LEAST_ROWS = 20
 _MOST_CATEGORIES = 1000
+_BINS = 24
 
 
 def drift_of(
-    train: pl.DataFrame,
-    test: pl.DataFrame,
-    columns: list[str],
-    *,
-    more: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None,
+    train: pl.DataFrame, test: pl.DataFrame, columns: Sequence[str], *, more: Sequence[Drift] = ()
 ) -> tuple[Drift, ...]:
-    """Compare `columns` of both tables, and any other pairs of values in `more`; largest distance first.
+    """Compare `columns` of both tables, and join what was compared otherwise; largest distance first.
 
     A difference is clear if its distance is at least 0.1 and its p-value, multiplied by the number of
-    comparisons (Bonferroni), is below 0.01.
+    comparisons (Bonferroni), is below 0.001.
     """
-    found = [drift for name in columns for drift in _compare(train[name], test[name])]
-    found += [drift for name, (a, b) in (more or {}).items() if (drift := _values(name, a, b)) is not None]
+    found = [*(drift for name in columns for drift in _compare(train[name], test[name])), *more]
     level = _LEVEL / max(1, len(found))
     judged = [replace(drift, clear=drift.distance >= _LARGE and drift.p_value < level) for drift in found]
     return tuple(sorted(judged, key=lambda drift: (not drift.clear, -drift.distance, drift.column)))
@@ -45,10 +42,10 @@ def drift_of(
 def _compare(train: pl.Series, test: pl.Series) -> list[Drift]:
     found: list[Drift | None] = []
     if train.dtype.is_numeric() and test.dtype.is_numeric():
-        found.append(_values(train.name, numbers(train), numbers(test)))
+        found.append(drift_of_values(train.name, numbers(train), numbers(test)))
     elif train.dtype.is_temporal() and train.dtype == test.dtype and train.dtype != pl.Duration:
         a, b = (numbers(column.to_physical()) for column in (train, test))
-        found.append(_values(train.name, a, b, ends=(_middle(train), _middle(test))))
+        found.append(drift_of_values(train.name, a, b, ends=(_middle(train), _middle(test))))
     elif _is_category(train) and _is_category(test):
         found.append(_categories(train, test))
     if train.null_count() or test.null_count():
@@ -65,10 +62,10 @@ def _is_category(column: pl.Series) -> bool:
     return known and column.n_unique() <= min(_MOST_CATEGORIES, len(column) // 2)
 
 
-def _values(
+def drift_of_values(
     name: str, train: NDArray[np.float64], test: NDArray[np.float64], *, ends: tuple[str, str] | None = None
 ) -> Drift | None:
-    """Two-sample Kolmogorov-Smirnov (scipy), with its large-sample p-value."""
+    """Two-sample Kolmogorov-Smirnov (scipy), with its large-sample p-value; None for fewer than 20 rows."""
     from scipy.stats import ks_2samp
 
     if min(len(train), len(test)) < _LEAST_ROWS:
@@ -83,7 +80,19 @@ def _values(
         clear=False,
         train=ends[0],
         test=ends[1],
+        **_shares(train, test),
     )
+
+
+def _shares(train: NDArray[np.float64], test: NDArray[np.float64]) -> dict[str, Any]:
+    """Both as histograms over the same steps."""
+    tails = np.array([np.quantile(values, [0.005, 0.995]) for values in (train, test)])
+    low, high = float(tails[:, 0].min()), float(tails[:, 1].max())
+    with np.errstate(over="ignore"):
+        if not 0 < np.subtract(high, low) < np.inf:
+            return {}
+    counts = [np.histogram(values.clip(low, high), _BINS, (low, high))[0] / len(values) for values in (train, test)]
+    return {"edges": (low, high), "shares": tuple(tuple(share.round(5).tolist()) for share in counts)}
 
 
 def _categories(train: pl.Series, test: pl.Series) -> Drift | None:

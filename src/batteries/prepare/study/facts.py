@@ -14,6 +14,17 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from batteries.config import to_plain
+from batteries.prepare.study.findings import (
+    Adversarial,
+    Associations,
+    Change,
+    Files,
+    Ids,
+    Labels,
+    Near,
+    Power,
+    Texts,
+)
 
 Role = Literal["id", "target", "image", "number", "category", "text", "time", "other"]
 
@@ -38,6 +49,11 @@ class Column:
     frequent_share: float | None = None
     histogram: tuple[int, ...] | None = None
     """Rows in equal steps from the minimum to the maximum, for numbers."""
+    outliers: int = 0
+    """Values more than three interquartile ranges outside the quartiles."""
+    stand_in: float | None = None
+    """An outlier that comes back in many rows and may stand for a missing value, such as -999."""
+    stand_in_share: float | None = None
 
     @property
     def constant(self) -> bool:
@@ -74,7 +90,8 @@ class Target:
     """What is to be predicted."""
 
     name: str
-    kind: Literal["classes", "number", "other"]
+    kind: Literal["classes", "number", "other", "none"]
+    """None where no target was named."""
     type: str
     missing: int
     classes: tuple[ClassCount, ...] = ()
@@ -95,14 +112,20 @@ class Repeats:
 
     repeated: int
     """Training rows that equal an earlier one."""
+    pairs: int
+    """Pairs of equal training rows."""
     expected: float
-    """How many there would be if the columns were independent of each other."""
+    """Pairs to expect by chance, from the pairs that agree in all columns but one."""
     conflicting: int
     """Training rows that equal another one but have another target."""
     shared: int | None
     """Test rows that equal a training row; None without a test table of the same columns."""
     first: tuple[tuple[str, ...], ...]
     """Ids of the first few groups of equal rows."""
+    by_accident: bool = False
+    """Whether so many equal rows are no surprise in columns of so few values."""
+    shared_by_accident: bool = False
+    """The same of test rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +176,10 @@ class Drift:
     """Whether it is large and no accident among all columns compared."""
     train: str
     test: str
+    edges: tuple[float, float] | None = None
+    """From the least to the most of the middle 99 % of both tables, for values."""
+    shares: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    """Of the rows of training and of test, in equal steps between the edges; what lies beyond is in the outer ones."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +190,8 @@ class Advice:
     why: str
     line: str
     """Empty where nothing needs to be written."""
+    flaw: str = ""
+    """What is wrong with the data, in one word, if this is about a flaw: duplicates, leak, drift, groups, ..."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +204,7 @@ class Examples:
     """Shape (n, height, width) or (n, height, width, channels)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Study:
     """All that was found in the tables of an experiment."""
 
@@ -194,7 +223,41 @@ class Study:
     groups: tuple[Group, ...] = ()
     drift: tuple[Drift, ...] = ()
     advice: tuple[Advice, ...] = ()
+    ids: Ids | None = None
+    powers: tuple[Power, ...] = ()
+    """Every feature alone, the most telling first."""
+    order: Power | None = None
+    """What the place of a row in the table says about its target."""
+    associations: Associations | None = None
+    adversarial: Adversarial | None = None
+    files: tuple[Files, ...] = ()
+    near: tuple[Near, ...] = ()
+    texts: tuple[Texts, ...] = ()
+    changes: tuple[Change, ...] = ()
+    labels: Labels | None = None
+    sampled: tuple[tuple[str, int, int], ...] = ()
+    """(what was looked at, rows looked at, rows there are) where not all were."""
     examples: tuple[Examples, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """All figures as JSON-ready data."""
+        return self.plain()
+
+    @property
+    def flaws(self) -> tuple[str, ...]:
+        """The flaws that were found, in one word each, the most consequential first; none in clean data."""
+        return tuple(dict.fromkeys(advice.flaw for advice in self.advice if advice.flaw))
+
+    def __repr__(self) -> str:
+        """The tables in a line, then the advice."""
+        shape = f"{self.train.rows:,} rows x {len(self.train.columns)} columns"
+        test = "no test table" if self.test is None else f"{self.test.rows:,} test rows"
+        flaws = f"flaws: {', '.join(self.flaws)}" if self.flaws else "no flaw found"
+        lines = [f"Study of {self.experiment}: {shape}, {test}; {flaws}"]
+        for advice in self.advice:
+            lines += [f"- {advice.what}: {advice.why}", *([f"      {advice.line}"] if advice.line else [])]
+        return "\n".join(lines)
 
     def plain(self) -> dict[str, Any]:
         """As JSON-ready data, without the pixels."""

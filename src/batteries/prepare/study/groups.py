@@ -17,6 +17,8 @@ from batteries.prepare.study.table import counted, looks_like_classes
 
 _FEWEST, _MOST = 0.02, 0.5  # distinct values, as shares of the rows
 _LEAST_GROUPS = 5
+KNOWN = 0.5
+"""Share of test rows of groups that training knows above which groups may be parted."""
 _WORDS = re.compile(
     "account|animal|author|batch|camera|case|client|customer|device|document|episode|family|group|household|id"
     "|image|machine|molecule|patient|person|player|recording|scan|scene|sensor|session|sequence|site|speaker|store"
@@ -91,7 +93,8 @@ def _bonds(rows: pl.DataFrame) -> tuple[float | None, float | None]:
     if degrees < 1:
         return None, None
     inside = (centred["target"].to_numpy() ** 2).sum() / degrees
-    return float(np.sqrt(inside)), float(values["target"].to_numpy().std(ddof=1))
+    within, overall = float(np.sqrt(inside)), float(values["target"].to_numpy().std(ddof=1))
+    return (within, overall) if np.isfinite([within, overall]).all() else (None, None)
 
 
 def _agreement(rows: pl.DataFrame, by: list[str]) -> float | None:

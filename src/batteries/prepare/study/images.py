@@ -15,13 +15,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batteries.prepare.study.facts import Examples, Images
-from batteries.prepare.study.repeats import keys_of, repeats_of
+from batteries.prepare.study.repeats import repeats_of
 
 Layout = Literal["hw", "chw", "hwc"]
 
 _SMALLEST = 4  # pixels on a side; smaller arrays are tables of numbers
 _CHUNK = 1 << 22  # values that are widened to float64 at once
-_SHEET_CLASSES, _SHEET_IMAGES = 20, 8
+SHEET_CLASSES, SHEET_IMAGES = 20, 8
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,8 @@ def describe_images(
     if not np.isfinite([figures.minimum, figures.maximum, *figures.mean, *figures.deviation]).all():
         return None
     present = train.filter(train[column].is_not_null())
-    test_keys = None
-    if test is not None and column in test.columns and test[column].dtype == train[column].dtype:
-        test_keys = keys_of(test.filter(test[column].is_not_null()), [column])
-    repeats = repeats_of(keys_of(present, [column]), present[id], present[target], test_keys)
+    others = test.filter(test[column].is_not_null()) if test is not None and column in test.columns else None
+    repeats = repeats_of(present, [column], present[id], present[target], others, accidents=False)
     assert repeats is not None
     images = Images(
         column=column,
@@ -139,9 +137,9 @@ def examples_of(table: pl.DataFrame, column: str, target: str, *, by_class: bool
     """Return images spread evenly over the rows, of every class if there are few."""
     present = table.filter(table[column].is_not_null()).select(column, target)
     labels = present[target].drop_nulls().unique().sort().to_list() if by_class else []
-    if not 0 < len(labels) <= _SHEET_CLASSES:
-        return _spread(present, column, "all rows", 4 * _SHEET_IMAGES)
-    rows = (_spread(present.filter(pl.col(target) == label), column, str(label), _SHEET_IMAGES) for label in labels)
+    if not 0 < len(labels) <= SHEET_CLASSES:
+        return _spread(present, column, "all rows", 4 * SHEET_IMAGES)
+    rows = (_spread(present.filter(pl.col(target) == label), column, str(label), SHEET_IMAGES) for label in labels)
     return tuple(example for some in rows for example in some)
 
 

@@ -7,96 +7,126 @@ Next:  advice to drop them or to keep them in one fold.
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from batteries.prepare.duplicates import first_of, key_of, row_keys
 from batteries.prepare.study.facts import Repeats
-from batteries.prepare.study.table import counted
 
 _SHOWN = 5
-
-
-def key_of(column: pl.Series) -> pl.Series | None:
-    """Return a column whose equal values mean equal values of `column`; None for objects.
-
-    Arrays of numbers become digests of their bytes; lists and structs polars' own 64-bit hashes.
-    """
-    if column.dtype == pl.Object:
-        return None
-    if column.dtype in (pl.Categorical, pl.Enum):
-        return column.cast(pl.String)
-    if isinstance(column.dtype, pl.Array) and not column.null_count():
-        array = column.to_numpy()
-        if array.dtype.kind in "iufb":
-            return pl.Series(column.name, digests(array), dtype=pl.Binary)
-    return column.hash() if column.dtype.is_nested() else column
-
-
-def digests(array: NDArray[np.generic]) -> list[bytes]:
-    """Return 16 bytes for each row of an array that are equal exactly where the rows are."""
-    return [blake2b(row.tobytes(), digest_size=16).digest() for row in array]
-
-
-def keys_of(table: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    """Return the keys of some columns, those left out that cannot be compared."""
-    keys = [key for name in columns if (key := key_of(table[name])) is not None]
-    return pl.DataFrame(keys)
+_MOST_COLUMNS = 100  # left out one after the other to see how often the rest agrees
+_LEVEL, _TIMES = 1e-3, 3.0
+_FLOOR = 0.1  # pairs that agree in a column where none does
 
 
 def repeats_of(
-    keys: pl.DataFrame, ids: pl.Series, target: pl.Series, test_keys: pl.DataFrame | None = None
+    train: pl.DataFrame,
+    columns: Sequence[str],
+    ids: pl.Series,
+    target: pl.Series,
+    test: pl.DataFrame | None = None,
+    *,
+    accidents: bool = True,
 ) -> Repeats | None:
-    """Compare rows by their keys.
+    """Compare rows in some columns. None where none of them can be compared.
 
     Parameters
     ----------
-    keys
-        What must be equal, one row a training row.
+    train, columns
+        What must be equal.
     ids, target
         Names of the rows, and what to call a conflict when it differs.
-    test_keys
-        The same for the test table; left aside unless names and types are those of `keys`.
+    test
+        The test table; left aside unless it has these columns with the same types.
+    accidents
+        Whether rows may be equal by accident. Images are not.
 
     """
-    if not keys.width:
+    keys = row_keys(train, columns)
+    if keys is None:
         return None
-    names = [f"key{i}" for i in range(keys.width)]
-    label = key_of(target)
-    rows = pl.DataFrame([key.rename(name) for key, name in zip(keys, names, strict=True)]).with_columns(
-        ids.cast(pl.String).alias("id"), (pl.Series(range(len(ids))) if label is None else label).alias("target")
-    )
-    groups = rows.group_by(names, maintain_order=True).agg(
-        pl.len().alias("rows"), pl.col("target").n_unique().alias("targets"), pl.col("id").head(_SHOWN).alias("ids")
-    )
-    several = groups.filter(pl.col("rows") > 1)
-    conflicting = 0 if label is None else several.filter(pl.col("targets") > 1)["rows"].sum()
+    groups = first_of(keys)
+    sizes = np.bincount(groups, minlength=len(groups))
+    several = np.flatnonzero(sizes > 1)
+    pairs = int((sizes * (sizes - 1) // 2).sum())
+    shared = _shared(train, keys, test, columns)
+    expected = _by_chance(train, columns, groups) if accidents and (len(several) or shared) else 0.0
+    across = 0.0 if test is None else expected * 2 * len(test) / len(train)
     return Repeats(
-        repeated=len(rows) - len(groups),
-        expected=_by_chance(keys),
-        conflicting=int(conflicting),
-        shared=_shared(keys, test_keys),
-        first=tuple(tuple(ids) for ids in several["ids"].head(_SHOWN).to_list()),
+        repeated=len(groups) - int((sizes > 0).sum()),
+        pairs=pairs,
+        expected=expected,
+        conflicting=_conflicting(groups, sizes, target),
+        shared=shared,
+        first=_first(groups, several, ids),
+        by_accident=pairs > 0 and not _surprising(pairs, expected),
+        shared_by_accident=bool(shared) and not _surprising(shared or 0, across),
     )
 
 
-def _shared(keys: pl.DataFrame, test_keys: pl.DataFrame | None) -> int | None:
-    if test_keys is None or test_keys.schema != keys.schema:
+def _first(groups: NDArray[np.int64], several: NDArray[np.int64], ids: pl.Series) -> tuple[tuple[str, ...], ...]:
+    rows = [np.flatnonzero(groups == one)[:_SHOWN] for one in several[:_SHOWN]]
+    return tuple(tuple(ids.gather(some).cast(pl.String).to_list()) for some in rows)
+
+
+def _conflicting(groups: NDArray[np.int64], sizes: NDArray[np.int64], target: pl.Series) -> int:
+    """Rows equal to another one that has another target."""
+    label = key_of(target)
+    if label is None:
+        return 0
+    rows = pl.DataFrame({"group": groups, "target": label.alias("target")}).filter(sizes[groups] > 1)
+    mixed = rows.group_by("group").agg(pl.len().alias("rows"), pl.col("target").n_unique().alias("targets"))
+    return int(mixed.filter(pl.col("targets") > 1)["rows"].sum())
+
+
+def _shared(train: pl.DataFrame, keys: pl.DataFrame, test: pl.DataFrame | None, columns: Sequence[str]) -> int | None:
+    if test is None or not set(columns) <= set(test.columns):
         return None
-    return len(test_keys.join(keys.unique(), on=keys.columns, how="semi", nulls_equal=True))
+    if any(train[name].dtype != test[name].dtype for name in columns):
+        return None
+    others = row_keys(test, columns)
+    return None if others is None else len(others.join(keys.unique(), on=keys.columns, how="semi"))
 
 
-def _by_chance(keys: pl.DataFrame) -> float:
-    """Pairs of rows times the chance that a pair agrees in every column, were they independent.
+def _by_chance(train: pl.DataFrame, columns: Sequence[str], groups: NDArray[np.int64]) -> float:
+    """Pairs that would be equal if each column agreed on its own, given how many agree in all but one.
 
-    In a column of mostly different values (a text, a measurement) only empty ones agree by chance.
+    Were columns independent with chances a of agreeing, pairs that differ in exactly one column would outnumber equal
+    ones by the sum of (1 - a) / a. One more such pair is assumed than there is, so that none is no certainty. In a
+    column of mostly different values repeated rows themselves say nothing about chance.
     """
-    n = len(keys)
-    expected = pairs = n * (n - 1) / 2
+    keys = [key for name in columns[:_MOST_COLUMNS] if (key := key_of(train[name])) is not None]
+    all_pairs = max(1.0, len(train) * (len(train) - 1) / 2)
+    whole = np.zeros(len(train), dtype=np.uint64)
     for key in keys:
-        counts = [] if key.dtype == pl.Null else counted(key)["rows"].to_list()
-        agreeing = np.array([*(counts if len(counts) <= n / 2 else []), key.null_count()], dtype=np.float64)
-        expected *= float((agreeing * (agreeing - 1) / 2).sum()) / max(1.0, pairs)
-    return min(float(n), expected)
+        whole += _hashed(key)
+    once = groups == np.arange(len(groups))
+    equal, but_one, odds = _pairs(groups), 0.0, 0.0
+    for key in keys:
+        own = _hashed(key)
+        different = key.n_unique() > len(key) / 2
+        agreeing = max(_pairs(own[once] if different else own), _FLOOR) / all_pairs
+        odds += (1 - agreeing) / agreeing
+        but_one += max(0.0, _pairs(whole - own) - equal)
+    return (but_one + 1) / odds if odds > 0 else all_pairs
+
+
+def _hashed(key: pl.Series) -> NDArray[np.uint64]:
+    values: NDArray[np.uint64] = key.to_frame().hash_rows(seed=3).to_numpy()
+    return values
+
+
+def _pairs(hashes: NDArray[Any]) -> float:
+    """Pairs of equal values."""
+    counts = pl.Series("value", hashes).value_counts()["count"].cast(pl.Float64).to_numpy()
+    return float((counts * (counts - 1) / 2).sum())
+
+
+def _surprising(pairs: int, expected: float) -> bool:
+    from scipy.stats import poisson
+
+    return pairs > _TIMES * expected and float(poisson.sf(pairs - 1, expected)) < _LEVEL

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,9 @@ from batteries.prepare.study.facts import ClassCount, Column, Role, Table, Targe
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _BINS = 24
 _LONG = 60  # characters of a value that are shown
+_LEAST_ROWS = 20
+_FAR = 3.0  # interquartile ranges beyond the quartiles (Tukey 1977, "far out")
+_OFTEN = 0.01
 
 
 def describe(table: pl.DataFrame, roles: dict[str, Role]) -> Table:
@@ -47,7 +51,7 @@ def describe_column(column: pl.Series, role: Role) -> Column:
     missing = column.null_count() + (int(column.is_nan().sum()) if column.dtype.is_float() else 0)
     values = numbers(column)
     frequent, times = _most_frequent(column)
-    edges: dict[str, float | str | None] = {}
+    edges: dict[str, Any] = {}
     if len(values):
         edges = {"minimum": float(values.min()), "maximum": float(values.max())}
     elif column.dtype.is_temporal() and column.null_count() < len(column):
@@ -64,7 +68,29 @@ def describe_column(column: pl.Series, role: Role) -> Column:
         frequent_share=None if times is None else times / len(column),
         histogram=histogram(values),
         **edges,
+        **_outliers(values),
     )
+
+
+def _outliers(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Count values far outside the quartiles; name one that comes back as if it meant "missing"."""
+    if len(values) < _LEAST_ROWS:
+        return {}
+    low, high = np.quantile(values, [0.25, 0.75])
+    with np.errstate(over="ignore"):
+        width = high - low
+    if not 0 < width < np.inf:
+        return {}
+    far = values[(values < low - _FAR * width) | (values > high + _FAR * width)]
+    found: dict[str, Any] = {"outliers": len(far)}
+    if len(far):
+        different, times = np.unique(far, return_counts=True)
+        often = int(times.argmax())
+        alone = values[values != different[often]]
+        gap = float(np.abs(alone - different[often]).min()) if len(alone) else 0.0
+        if times[often] >= max(5, _OFTEN * len(values)) and gap > _FAR * width:
+            found |= {"stand_in": float(different[often]), "stand_in_share": float(times[often] / len(values))}
+    return found
 
 
 def numbers(column: pl.Series) -> NDArray[np.float64]:
