@@ -52,6 +52,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, report: Path) -> Iterator[Any]:
     """The open report; whatever it logs or asks for besides itself fails the test."""
     opened = browser.new_page()
+    opened.set_default_timeout(5_000)
     said: list[str] = []
     asked: list[str] = []
     opened.on("console", lambda message: said.append(message.text))
@@ -76,7 +77,7 @@ def test_every_section_is_reached_from_the_navigation(page: Any) -> None:
 
 def test_a_click_sorts_and_the_keyboard_sorts_back(page: Any) -> None:
     button = page.locator("#board th button", has_text="name")
-    head = page.locator("#board th", has=button)
+    head = page.locator("#board th", has=page.locator("button", has_text="name"))
     button.click()
     assert first_cells(page) == ["toy-001", "toy-002", "toy-003"]
     assert head.get_attribute("aria-sort") == "ascending"

@@ -140,7 +140,7 @@ def _gather(root: Path, table: pl.DataFrame | None) -> dict[str, Any]:
         "updated": max((event["at"] for event in events), default="")[:16].replace("T", " "),
         "kinds": [counted(n, kind, kind if kind.endswith("ed") else None) for kind, n in kinds.items()],
         "best": best,
-        "folds": best and next((e.config["folds"]["strategy"] for e in entries if e.name == best.name), None),
+        "folds": best and next((e.config["folds"].get("strategy") for e in entries if e.name == best.name), None),
         "board": board(rows, events, [each for each in agreed if each is not None]) if rows else None,
         "closer": nearer,
         "undrawable": bool(rows) and nearer is None and len(problems) == damaged,
