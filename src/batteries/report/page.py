@@ -129,7 +129,10 @@ def _gather(root: Path, table: pl.DataFrame | None) -> dict[str, Any]:
     entries: list[Entry] = attempt(lambda: all_entries(root), [])
     runs: list[Run] = attempt(lambda: all_runs(root), [])
     study = attempt(lambda: _study(root), None)
-    agreed = [attempt(lambda part=part: agreement(root, board=part), None) for part in ("public", "private")]
+    agreed = [
+        attempt(lambda: agreement(root, board="public"), None),
+        attempt(lambda: agreement(root, board="private"), None),
+    ]
     drawn = chosen(runs, {row.name: place for place, row in enumerate(rows)})
     damaged = len(problems)
     nearer = attempt(lambda: _closer(root, rows, entries, study, table), None)
