@@ -465,8 +465,7 @@ def test_watching_sees_each_change_and_not_its_own_page(root: Path) -> None:
             raise KeyboardInterrupt
 
     def watch() -> None:
-        for _ in changes(root, 1.0, sleep=train):
-            made.append(make_report(root, refresh=1.0).path)
+        made.extend(make_report(root, refresh=1.0).path for _ in changes(root, 1.0, sleep=train))
 
     looks: list[int] = []
     made: list[Path] = []
