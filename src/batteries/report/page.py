@@ -26,7 +26,7 @@ from batteries.report.gallery import study_context, thumbnails
 from batteries.report.runs import chosen, fold_boxes, views
 from batteries.report.standing import board
 from batteries.report.view import FILTERS, counted
-from batteries.score.agreement import agreement
+from batteries.score.agreement import Agreement, agreement
 from batteries.score.board import Row, scores, submissions
 from batteries.score.entry import Entry, all_entries, open_entry
 from batteries.score.ledger import Ledger
@@ -129,10 +129,6 @@ def _gather(root: Path, table: pl.DataFrame | None) -> dict[str, Any]:
     entries: list[Entry] = attempt(lambda: all_entries(root), [])
     runs: list[Run] = attempt(lambda: all_runs(root), [])
     study = attempt(lambda: _study(root), None)
-    agreed = [
-        attempt(lambda: agreement(root, board="public"), None),
-        attempt(lambda: agreement(root, board="private"), None),
-    ]
     drawn = chosen(runs, {row.name: place for place, row in enumerate(rows)})
     damaged = len(problems)
     nearer = attempt(lambda: _closer(root, rows, entries, study, table), None)
@@ -144,7 +140,7 @@ def _gather(root: Path, table: pl.DataFrame | None) -> dict[str, Any]:
         "kinds": [counted(n, kind, kind if kind.endswith("ed") else None) for kind, n in kinds.items()],
         "best": best,
         "folds": best and next((e.config["folds"].get("strategy") for e in entries if e.name == best.name), None),
-        "board": board(rows, events, [each for each in agreed if each is not None]) if rows else None,
+        "board": board(rows, events, attempt(lambda: _agreements(root), [])) if rows else None,
         "closer": nearer,
         "undrawable": bool(rows) and nearer is None and len(problems) == damaged,
         "boxes": fold_boxes(rows, events),
@@ -171,6 +167,12 @@ def _closer(root: Path, rows: Sequence[Row], entries: Sequence[Entry], study: An
         return found
     images = thumbnails(table, entry.config["columns"]["id"], [row["id"] for row in found.hardest])
     return replace(found, hardest=[{**row, "image": images.get(row["id"])} for row in found.hardest])
+
+
+def _agreements(root: Path) -> list[Agreement]:
+    """With the public and the private leaderboard, where there is anything to compare."""
+    found = (agreement(root, board=part) for part in ("public", "private"))
+    return [each for each in found if each is not None]
 
 
 def _ledger(root: Path) -> tuple[list[Row], list[dict[str, Any]]]:
