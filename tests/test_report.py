@@ -31,7 +31,9 @@ from batteries.report.evaluation import Outcome, confusion, hardest, outcome_of
 from batteries.report.page import make_report, write_report, write_study_page
 from batteries.report.runs import _pieces
 from batteries.report.sections import combined
+from batteries.report.standing import _agreement as board_chart
 from batteries.report.watch import changes
+from batteries.score.agreement import Pair, agreement_of
 from batteries.score.entry import Entry, open_entry, write_entry
 from batteries.score.ledger import Ledger
 from entries import entry_of
@@ -499,3 +501,13 @@ def test_several_labels_a_row_are_said_to_have_no_confusion(tmp_path: Path) -> N
     labels = np.random.default_rng(0).integers(0, 2, (ROWS, 4))
     add_run(tmp_path, np.random.default_rng(1).random((ROWS, 4)), labels, valid=0.9)
     assert "no confusion, calibration or residual" in write_report(tmp_path).read_text()
+
+
+def test_a_submission_unlike_the_others_is_named_below_the_leaderboard_chart() -> None:
+    told = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.1]
+    pairs = [Pair(f"submission-{i:03}", "toy", (i + 1) / 10, score, "abc", 0.01) for i, score in enumerate(told)]
+    plot = board_chart(agreement_of(pairs, board="public", metric="auc"))
+    assert plot is not None
+    assert "unlike the others: submission-006" in plot.caption
+    assert plot.figures is not None
+    assert [row[-1] for row in plot.figures.rows][-1] == "unlike the others"
