@@ -28,9 +28,12 @@ from batteries.files import digest_of, write_sealed, write_text
 from batteries.prepare.study import study
 from batteries.report import plots
 from batteries.report.evaluation import Outcome, confusion, hardest, outcome_of
-from batteries.report.page import write_report, write_study_page
+from batteries.report.page import make_report, write_report, write_study_page
 from batteries.report.runs import _pieces
 from batteries.report.sections import combined
+from batteries.report.standing import _agreement as board_chart
+from batteries.report.watch import changes
+from batteries.score.agreement import Pair, agreement_of
 from batteries.score.entry import Entry, open_entry, write_entry
 from batteries.score.ledger import Ledger
 from entries import entry_of
@@ -452,3 +455,59 @@ def test_probabilities_that_are_true_have_no_calibration_error() -> None:
     assert [(each.stated, each.observed, each.rows) for each in bins] == [(0.25, 0.25, 8), (0.75, 0.75, 8)]
     assert calibration_error(bins) == 0.0
     assert all(each.deviation > 0 for each in bins)
+
+
+def test_watching_sees_each_change_and_not_its_own_page(root: Path) -> None:
+    def train(_: float) -> None:
+        looks.append(len(looks))
+        if len(looks) == 3:
+            log = root / "run-001" / "fold0" / "metrics.jsonl"
+            log.write_text(log.read_text() + '{"step": 99, "train/loss": 1.0}\n')
+        if len(looks) == 5:
+            raise KeyboardInterrupt
+
+    def watch() -> None:
+        made.extend(make_report(root, refresh=1.0).path for _ in changes(root, 1.0, sleep=train))
+
+    looks: list[int] = []
+    made: list[Path] = []
+    with pytest.raises(KeyboardInterrupt):
+        watch()
+    assert len(made) == 2
+    assert "location.reload" in (root / "report.html").read_text()
+    assert "location.reload" not in write_report(root).read_text()
+
+
+def test_only_a_dozen_of_many_runs_is_drawn_and_the_page_says_so(tmp_path: Path) -> None:
+    targets = np.arange(ROWS) % 3
+    for number in range(14):
+        add_run(tmp_path, probabilities(targets, 1.0, number), targets, valid=0.5 + number / 100)
+    made = make_report(tmp_path)
+    assert (made.entries, made.curves) == (14, 12)
+    assert "those of 2 others are left out" in made.path.read_text()
+    assert made.bytes < 3_000_000
+
+
+def test_the_hardest_rows_are_shown_as_images_where_the_table_is_given(tmp_path: Path) -> None:
+    targets = np.arange(ROWS) % 3
+    add_run(tmp_path, probabilities(targets, 1.0, 0), targets, valid=0.9)
+    pixels = np.random.default_rng(0).integers(0, 17, (ROWS, 8, 8), dtype="uint8")
+    table = pl.DataFrame({"id": [f"row <{i}>" for i in range(ROWS)], "pixels": pixels})
+    page = Page(make_report(tmp_path, table=table).path)
+    assert page.text.count('<td><img src="data:image/png;base64,') == 20
+
+
+def test_several_labels_a_row_are_said_to_have_no_confusion(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 2, (ROWS, 4))
+    add_run(tmp_path, np.random.default_rng(1).random((ROWS, 4)), labels, valid=0.9)
+    assert "no confusion, calibration or residual" in write_report(tmp_path).read_text()
+
+
+def test_a_submission_unlike_the_others_is_named_below_the_leaderboard_chart() -> None:
+    told = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.1]
+    pairs = [Pair(f"submission-{i:03}", "toy", (i + 1) / 10, score, "abc", 0.01) for i, score in enumerate(told)]
+    plot = board_chart(agreement_of(pairs, board="public", metric="auc"))
+    assert plot is not None
+    assert "unlike the others: submission-006" in plot.caption
+    assert plot.figures is not None
+    assert [row[-1] for row in plot.figures.rows][-1] == "unlike the others"

@@ -8,15 +8,18 @@ Next:  what to try next.
 from __future__ import annotations
 
 import sys
+import time
+import webbrowser
 from collections.abc import Sequence
 from itertools import groupby
+from signal import SIGINT
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batteries.cli import show
 from batteries.cli.options import ROOT, Json
-from batteries.errors import UsageError
+from batteries.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from batteries.score.board import Row
@@ -166,8 +169,55 @@ def compare(
         show.words(f"{first} and {other}: {each.sentence}")
 
 
-def report() -> None:
+def report(
+    images: Annotated[bool, typer.Option("--images", help="Show the hardest rows; reads the experiment.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Make it again whenever runs change, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(metavar="SECONDS", help="How often --watch looks.")] = 5.0,
+    browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    json: Json = False,
+) -> None:
     """Steps 0-8 as one page with plots."""
-    from batteries.report.page import write_report
+    from batteries.report.page import make_report
 
-    print(f"the report: {write_report(ROOT)}")
+    if watch and json:
+        raise UsageError("--watch makes one page after another, --json describes one; give one of them")
+    if every < 0.5:
+        raise UsageError(f"--every must be at least 0.5 seconds, got {every:g}")
+    table = _training_table() if images else None
+    made = make_report(ROOT, table=table, refresh=every if watch else None)
+    if json:
+        show.as_json(made.plain())
+    else:
+        print(f"the report: {made.path}", flush=True)
+    for problem in made.problems:
+        print(f"warning: left out: {problem}", file=sys.stderr)
+    if browser:
+        webbrowser.open(made.path.resolve().as_uri())
+    if watch:
+        _watch(every, table)
+
+
+def _watch(every: float, table: Any) -> None:
+    """Make the report again after each change; Ctrl-C leaves a page that no longer loads itself."""
+    from batteries.report.page import make_report
+    from batteries.report.watch import changes
+
+    print(f"watching {ROOT}, every {every:g} s; Ctrl-C ends it", flush=True)
+    try:
+        for _ in changes(ROOT, every):
+            make_report(ROOT, table=table, refresh=every)
+            print(f"{time.strftime('%H:%M:%S')} made again", flush=True)
+    except KeyboardInterrupt:
+        path = make_report(ROOT, table=table).path
+        raise Interrupted(f"stopped watching; the report stays: {path}", signum=SIGINT) from None
+
+
+def _training_table() -> Any:
+    """The table of the experiment of the best entry."""
+    from batteries.score.board import scores as board
+    from batteries.score.entry import open_entry
+
+    rows = board(ROOT)
+    if not rows:
+        raise UsageError(f"{ROOT} has no entry whose rows could be shown; train something first: batteries train")
+    return open_entry(ROOT, rows[0].name).experiment().table()

@@ -18,7 +18,7 @@ from batteries.combine.reliability import calibration_error, reliability
 from batteries.experiment.predictions import Predictions
 from batteries.report import plots
 from batteries.report.evaluation import Outcome, confusion, hardest, outcome_of
-from batteries.report.view import Matrix, Plot, figure, percent, rough
+from batteries.report.view import Figures, Matrix, Plot, figure, percent, rough
 from batteries.score.entry import Entry
 
 _MOST_CLASSES = 20  # in a confusion matrix; above, only the commonest mistakes are listed
@@ -105,7 +105,11 @@ def _calibration(name: str, outcome: Outcome, classes: list[str]) -> list[Plot]:
         f"On the dashed line, {meaning}. Larger dots hold more rows, bars are one standard deviation."
         f" The mean distance from the line (expected calibration error, 10 bins) is {rough(error)}."
     )
-    return [Plot(plots.reliability(points, label, x=x, y=y), caption)]
+    table = Figures(
+        ["stated", "observed", "deviation", "rows"],
+        [[f"{at:.3f}", f"{to:.3f}", rough(deviation), f"{count:,}"] for at, to, deviation, count in points],
+    )
+    return [Plot(plots.reliability(points, label, x=x, y=y), caption, table)]
 
 
 def _errors(name: str, outcome: Outcome) -> list[Plot]:

@@ -8,14 +8,17 @@ Next:  `page` renders it.
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from batteries.prepare.study.facts import Column, Examples, Study
+from batteries.prepare.study.images import layout_of, pixels_of
 from batteries.report import plots, study_plots
 from batteries.report.view import Plot, counted, figure, percent
 
@@ -51,6 +54,22 @@ def study_context(study: Study) -> dict[str, Any]:
         "sparks": {column.name: _spark(column) for column in study.train.columns},
         "clear": [drift for drift in study.drift if drift.clear],
     }
+
+
+def thumbnails(table: pl.DataFrame, id: str, wanted: Sequence[Any]) -> dict[Any, str]:
+    """Return the images of some rows as data URIs by id, from the table's first column of images; none without one."""
+    column = next((name for name, kind in table.schema.items() if layout_of(kind)), None)
+    if column is None:
+        return {}
+    rows = table.filter(pl.col(id).is_in(list(wanted)) & pl.col(column).is_not_null())
+    pixels = pixels_of(rows[column])
+    if pixels is None:
+        return {}
+    finite = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(finite.min()), float(finite.max())
+    scaled = _coloured(pixels, low, high)
+    small = _shrunk(scaled, max(1, -(-max(pixels.shape[1:3]) // _SIDE)))
+    return {key: _data_uri(image) for key, image in zip(rows[id].to_list(), small, strict=True)}
 
 
 def _target(study: Study) -> list[Plot]:
@@ -96,7 +115,7 @@ def _sheet(study: Study, column: str, low: float, high: float) -> list[Strip]:
 
 
 def _strip(examples: Examples, low: float, high: float, side: int) -> Strip:
-    pixels = _to_bytes(examples.pixels, low, high)
+    pixels = _coloured(examples.pixels, low, high)
     step = max(1, -(-max(pixels.shape[1:3]) // side))
     pixels = _shrunk(pixels, step)
     gap = ((0, 0), (0, 0), (0, max(1, pixels.shape[2] // 12)), (0, 0))
@@ -104,8 +123,8 @@ def _strip(examples: Examples, low: float, high: float, side: int) -> Strip:
     return Strip(examples.label, len(pixels), joined.shape[1], joined.shape[0], _data_uri(joined))
 
 
-def _to_bytes(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """Shape (n, h, w, 4): the range of the whole column becomes 0 to 255; what is no number becomes 0."""
+def _coloured(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Shape (n, h, w, 4): the range from low to high becomes 0 to 255; what is no number becomes 0."""
     values = np.nan_to_num(pixels.astype(np.float64), nan=low, posinf=high, neginf=low)
     scaled = ((values - low) / (high - low or 1.0) * 255).clip(0, 255).astype(np.uint8)
     scaled = scaled[..., None] if scaled.ndim == 3 else scaled

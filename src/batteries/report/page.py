@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+import polars as pl
 
 from batteries.combine.blend import ORDERS
 from batteries.errors import BatteriesError, CorruptError, UsageError
@@ -20,15 +23,37 @@ from batteries.files import write_text
 from batteries.prepare.study import Study
 from batteries.report import sections
 from batteries.report.closer import CloserView, closer
-from batteries.report.gallery import study_context
-from batteries.report.runs import views
+from batteries.report.gallery import study_context, thumbnails
+from batteries.report.runs import chosen, fold_boxes, views
+from batteries.report.standing import board
 from batteries.report.view import FILTERS, counted
+from batteries.score.agreement import Agreement, agreement
 from batteries.score.board import Row, scores, submissions
 from batteries.score.entry import Entry, all_entries, open_entry
 from batteries.score.ledger import Ledger
 from batteries.train.record import Run, all_runs
 
 T = TypeVar("T")
+_PARTS = ("board", "study", "closer", "combined", "runs", "submissions", "machines")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A report that was written, and what it holds."""
+
+    path: Path
+    bytes: int
+    sections: list[str]
+    entries: int
+    """Rows of the board."""
+    curves: int
+    """Runs whose curves are drawn."""
+    problems: list[str]
+    """What could not be read and is left out."""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        return {**asdict(self), "path": str(self.path)}
 
 
 def write_report(root: Path | str = "runs") -> Path:
@@ -43,15 +68,39 @@ def write_report(root: Path | str = "runs") -> Path:
         When there is nothing to report yet.
 
     """
+    return make_report(root).path
+
+
+def make_report(root: Path | str = "runs", *, table: pl.DataFrame | None = None, refresh: float | None = None) -> Made:
+    """Write the report and say what it holds.
+
+    Parameters
+    ----------
+    root
+        The folder of runs.
+    table
+        The training table, for the images of the hardest rows; without it they have none.
+    refresh
+        Seconds after which the page loads itself again; never by default.
+
+    Raises
+    ------
+    UsageError
+        When there is nothing to report yet.
+
+    """
     root = Path(root)
-    context = _gather(root)
+    context = {**_gather(root, table), "refresh": refresh}
     if not any(context[part] for part in ("board", "runs", "study")):
         raise UsageError(
             f"{root} holds nothing to report yet; look at the data: batteries study, or train: batteries train"
         )
     path = root / "report.html"
-    write_text(path, render("report.html.j2", context))
-    return path
+    text = render("report.html.j2", context)
+    write_text(path, text)
+    shown = [part for part in _PARTS if context[part]]
+    entries = context["board"].total if context["board"] else 0
+    return Made(path, len(text.encode()), shown, entries, len(context["runs"]), context["problems"])
 
 
 def write_study_page(study: Study, root: Path | str = "runs") -> Path:
@@ -78,7 +127,7 @@ def write_augment_page(experiment: Experiment, root: Path | str = "runs") -> Pat
     return path
 
 
-def _gather(root: Path) -> dict[str, Any]:
+def _gather(root: Path, table: pl.DataFrame | None) -> dict[str, Any]:
     problems: list[str] = []
 
     def attempt(make: Callable[[], T], otherwise: T) -> T:
@@ -95,6 +144,9 @@ def _gather(root: Path) -> dict[str, Any]:
     entries: list[Entry] = attempt(lambda: all_entries(root), [])
     runs: list[Run] = attempt(lambda: all_runs(root), [])
     study = attempt(lambda: _study(root), None)
+    drawn = chosen(runs, {row.name: place for place, row in enumerate(rows)})
+    damaged = len(problems)
+    nearer = attempt(lambda: _closer(root, rows, entries, study, table), None)
     best = rows[0] if rows and rows[0].valid is not None else None
     kinds = Counter(row.kind for row in rows)
     return {
@@ -102,10 +154,13 @@ def _gather(root: Path) -> dict[str, Any]:
         "updated": max((event["at"] for event in events), default="")[:16].replace("T", " "),
         "kinds": [counted(n, kind, kind if kind.endswith("ed") else None) for kind, n in kinds.items()],
         "best": best,
-        "folds": best and next((e.config["folds"]["strategy"] for e in entries if e.name == best.name), None),
-        "board": sections.board(rows, events) if rows else None,
-        "closer": attempt(lambda: _closer(root, rows, entries, study), None),
-        "runs": views(runs, attempt),
+        "folds": best and next((e.config["folds"].get("strategy") for e in entries if e.name == best.name), None),
+        "board": board(rows, events, attempt(lambda: _agreements(root), [])) if rows else None,
+        "closer": nearer,
+        "undrawable": bool(rows) and nearer is None and len(problems) == damaged,
+        "boxes": fold_boxes(rows, events),
+        "runs": views(drawn, attempt),
+        "undrawn": len(runs) - len(drawn),
         "combined": sections.combined(entries, rows),
         "alike": attempt(lambda: sections.alike(entries, rows), None),
         "study": study,
@@ -115,11 +170,24 @@ def _gather(root: Path) -> dict[str, Any]:
     }
 
 
-def _closer(root: Path, rows: Sequence[Row], entries: Sequence[Entry], study: Any) -> CloserView | None:
+def _closer(root: Path, rows: Sequence[Row], entries: Sequence[Entry], study: Any, table: Any) -> CloserView | None:
     """The best entry whose predictions keep their meaning; ranks are looked at only where there is nothing else."""
     ranks = {entry.name for entry in entries if entry.config.get("how") in ORDERS}
     order = sorted(rows, key=lambda row: row.name in ranks)
-    return closer(open_entry(root, order[0].name), _class_names(study)) if order else None
+    if not order:
+        return None
+    entry = open_entry(root, order[0].name)
+    found = closer(entry, _class_names(study))
+    if found is None or table is None:
+        return found
+    images = thumbnails(table, entry.config["columns"]["id"], [row["id"] for row in found.hardest])
+    return replace(found, hardest=[{**row, "image": images.get(row["id"])} for row in found.hardest])
+
+
+def _agreements(root: Path) -> list[Agreement]:
+    """With the public and the private leaderboard, where there is anything to compare."""
+    found = (agreement(root, board=part) for part in ("public", "private"))
+    return [each for each in found if each is not None]
 
 
 def _ledger(root: Path) -> tuple[list[Row], list[dict[str, Any]]]:
@@ -156,4 +224,4 @@ def render(template: str, context: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    return environment.get_template(template).render(context)
+    return environment.get_template(template).render({"refresh": None, **context})

@@ -177,6 +177,47 @@ def dots(values: Mapping[int, float], label: str, *, x: str) -> Markup:
     return chart(draw, label)
 
 
+def boxes(groups: Sequence[tuple[str, Sequence[float]]], label: str, *, x: str) -> Markup:
+    """Draw a box of quartiles and every score for each named group, the first on top."""
+
+    def draw(axes: Axes) -> None:
+        line = {"color": _INK, "linewidth": 1}
+        places = range(len(groups))
+        axes.boxplot(
+            [list(scores) for _, scores in groups], positions=places, orientation="horizontal", widths=0.55,
+            showfliers=False, manage_ticks=False, boxprops=line, whiskerprops=line, capprops=line,
+            medianprops={"color": _COLOURS[1], "linewidth": 2},
+        )  # fmt: skip
+        for place, (_, scores) in enumerate(groups):
+            axes.plot(scores, [place] * len(scores), "o", color=_COLOURS[0], markersize=4, alpha=0.75)
+        _named_rows(axes, [name for name, _ in groups], x)
+
+    return chart(draw, label, height=70 + 24 * max(2, len(groups)))
+
+
+def intervals(points: Sequence[tuple[str, float, float | None]], label: str, *, x: str) -> Markup:
+    """Draw (name, score, noise), the first on top: bars of two standard deviations, the band of the first."""
+
+    def draw(axes: Axes) -> None:
+        _, first, noise = points[0]
+        if noise:
+            axes.axvspan(first - 2 * noise, first + 2 * noise, color=_COLOURS[0], alpha=0.12, linewidth=0)
+        for place, (_, value, deviation) in enumerate(points):
+            bar = None if deviation is None else [2 * deviation]
+            axes.errorbar([value], [place], xerr=bar, fmt="o", color=_COLOURS[0], markersize=5, elinewidth=1.4)
+        _named_rows(axes, [name for name, *_ in points], x)
+
+    return chart(draw, label, height=70 + 20 * max(2, len(points)))
+
+
+def _named_rows(axes: Axes, names: Sequence[str], x: str) -> None:
+    axes.set_yticks(range(len(names)), [name if len(name) <= 18 else f"{name[:17]}…" for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.locator_params(axis="x", nbins=5)
+    axes.set(xlabel=x)
+
+
 def against(
     points: Sequence[tuple[str, float, float]],
     label: str,
@@ -185,20 +226,32 @@ def against(
     y: str,
     x_noise: Sequence[float | None],
     y_noise: Sequence[float | None],
+    unlike: Sequence[bool] = (),
 ) -> Markup:
-    """Draw named points (name, x, y) with a bar of one standard deviation each way, and the line x = y."""
+    """Draw named points (name, x, y) with a bar of one standard deviation each way, and the line x = y.
+
+    A band of two standard deviations, the median of what is known of x, lies around the line; points that
+    are `unlike` the others are squares of another colour.
+    """
 
     def draw(axes: Axes) -> None:
+        far = list(unlike) or [False] * len(points)
         for number, (_, at, to) in enumerate(points):
             axes.errorbar(
                 [at], [to], xerr=_bar(x_noise[number]), yerr=_bar(y_noise[number]),
-                fmt="o", color=_COLOURS[0], markersize=4, elinewidth=0.9, alpha=0.85,
+                fmt="s" if far[number] else "o", color=_COLOURS[int(far[number])],
+                markersize=4, elinewidth=0.9, alpha=0.85,
             )  # fmt: skip
         for at, to in dict.fromkeys((at, to) for _, at, to in points):
             names = ", ".join(name for name, *place in points if place == [at, to])
             axes.annotate(names, (at, to), xytext=(5, 4), textcoords="offset points", fontsize=9)
         axes.margins(0.12)
+        limits = axes.get_xlim(), axes.get_ylim()
         _diagonal(axes)
+        if known := [noise for noise in x_noise if noise]:
+            ends, width = np.array(sorted(value for pair in limits for value in pair))[[0, -1]], 2 * np.median(known)
+            axes.fill_between(ends, ends - width, ends + width, color=_COLOURS[0], alpha=0.1, linewidth=0)
+        axes.set(xlim=limits[0], ylim=limits[1])
         axes.set(xlabel=x, ylabel=y)
 
     return chart(draw, label, height=300)

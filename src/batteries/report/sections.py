@@ -1,6 +1,6 @@
-"""Sections: what the report says of scores, blends, submissions and machines.
+"""Sections: what the report says of blends, submissions and machines.
 
-In:    the board, the ledger, the entries.
+In:    the entries, the submissions, the runs.
 Out:   rows of tables and charts with captions; nothing where there is nothing to say.
 Next:  the page puts them into its template.
 """
@@ -14,82 +14,13 @@ from typing import Any
 import numpy as np
 
 from batteries.files import digest_of, read_sealed
-from batteries.report import plots
 from batteries.report.evaluation import correlation
-from batteries.report.view import Matrix, Plot, rough
+from batteries.report.view import Matrix
 from batteries.score.board import Row
 from batteries.score.entry import Entry
 from batteries.train.record import Run
 
-_SCOPES = {"public": "public leaderboard", "private": "private leaderboard", "test": "test set"}
-_LEAST_FOR_RANKS = 5  # pairs; fewer say nothing about an order
 _MOST_ENTRIES = 12  # in a matrix of correlations
-
-
-@dataclass(frozen=True)
-class BoardView:
-    """The board, with the columns that hold anything."""
-
-    rows: list[Row]
-    metrics: dict[str, str]
-    """Every metric on the board, and its better direction."""
-    columns: list[str]
-    """Of public, private and test, those with a score."""
-    explained: dict[str, bool]
-    """Whether noise of two standard deviations explains an entry's gap, where both noises are known."""
-    plots: list[Plot]
-
-
-def board(rows: Sequence[Row], events: Sequence[Mapping[str, Any]]) -> BoardView:
-    """Return the board as it is shown; `events` are the scores of the ledger."""
-    noises = {(e["entry"], e["scope"]): e["noise"] for e in events if e["fold"] is None}
-    explained = {}
-    for row in rows:
-        noise = noises.get((row.name, "test"))
-        if row.gap is not None and row.noise is not None and noise is not None:
-            explained[row.name] = abs(row.gap) <= 2 * float(np.hypot(row.noise, noise))
-    return BoardView(
-        rows=list(rows),
-        metrics={row.metric: "higher" if row.higher_is_better else "lower" for row in rows},
-        columns=[scope for scope in _SCOPES if any(getattr(row, scope) is not None for row in rows)],
-        explained=explained,
-        plots=[plot for scope in _SCOPES for plot in _against(rows, scope, noises)],
-    )
-
-
-def _against(rows: Sequence[Row], scope: str, noises: Mapping[tuple[str, str], float | None]) -> list[Plot]:
-    """Validation against one other score, for the metric of the best entry, if two entries have both."""
-    metric = rows[0].metric if rows else None
-    both = [
-        (str(number), row.valid, other, row.noise, noises.get((row.name, scope)))
-        for number, row in enumerate(rows, 1)
-        if row.metric == metric and row.valid is not None and (other := getattr(row, scope)) is not None
-    ]
-    if len(both) < 2:
-        return []
-    where = _SCOPES[scope]
-    label = f"Validation {metric} against the {where} for {len(both)} entries"
-    caption = "Numbers are places on the board; on the dashed line both scores agree; bars are one standard deviation."
-    caption += _ranks(both)
-    svg = plots.against(
-        [(name, x, y) for name, x, y, _, _ in both],
-        label,
-        x=f"validation {metric}",
-        y=f"{where}",
-        x_noise=[noise for *_, noise, _ in both],
-        y_noise=[noise for *_, noise in both],
-    )
-    return [Plot(svg, caption)]
-
-
-def _ranks(points: Sequence[tuple[Any, ...]]) -> str:
-    from scipy.stats import spearmanr
-
-    x, y = ([point[i] for point in points] for i in (1, 2))
-    if len(points) < _LEAST_FOR_RANKS or len(set(x)) < 2 or len(set(y)) < 2:
-        return ""
-    agreement = rough(float(spearmanr(x, y).statistic))
-    return f" Spearman's correlation of the two orders is {agreement} over {len(x)} entries."
 
 
 @dataclass(frozen=True)
@@ -177,5 +108,14 @@ def machines(runs: Sequence[Run], attempt: Any) -> list[dict[str, Any]]:
         path = run.folder / "provenance.json"
         made = attempt(lambda path=path: read_sealed(path), None) if path.exists() else None
         if made is not None:
-            found.setdefault(digest_of(made), {**made, "runs": []})["runs"].append(run.name)
+            found.setdefault(digest_of(made), {**made, "runs": []})["runs"].append(_made_from(run))
     return list(found.values())
+
+
+def _made_from(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "seed": run.config["fields"].get("seed"),
+        "identity": str(run.config["identity"])[:12],
+        "folds": str(run.config["folds"].get("digest", ""))[:12],
+    }

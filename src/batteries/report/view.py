@@ -18,11 +18,21 @@ NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
+class Figures:
+    """The figures of a chart."""
+
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
 class Plot:
     """A chart and what it says in plain words."""
 
     svg: Markup
     caption: str
+    figures: Figures | None = None
+    """What is drawn, as a table for those who do not see it."""
 
 
 @dataclass(frozen=True)
