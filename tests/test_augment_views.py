@@ -68,7 +68,9 @@ def test_sure_predictions_stay_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    "view", [View.same(), View.flip(), View.flip(-2), View.turn(1), View.turn(2), View.turn(3)], ids=str
+    "view",
+    [View.same(), View.flip(), View.flip(-2), View.turn(1), View.turn(2), View.turn(3)],
+    ids=["same", "flip", "flip over", "turn", "turn twice", "turn back"],
 )
 def test_a_spatial_view_is_undone(view: View) -> None:
     """A model that marks each pixel by itself sees no difference between views once they are undone."""
