@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,9 +113,19 @@ def test_all_that_comes_after_works_on_rows_held_out_in_time(
         "train --device cpu --set width=12",
         "average toy-001 --best 1",
         "blend toy-001 toy-002 average-001",
+    )
+    for line in (
         "blend toy-001 toy-002 --fit greedy",
         "stack toy-001 toy-002 --model logistic",
         "calibrate toy-001",
+        "decide toy-001",
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert main(line.split()) == 0
+        assert "warning: toy-001: folds are in the order of 'day', and what is fitted" in capfd.readouterr().err, line
+    says(
+        capfd,
         "submit blend-001",
         "test toy-001",
         "report",
