@@ -169,7 +169,7 @@ def test_predictions_of_another_tool_count_where_they_are_held_out(
     assert same.config["folds"] == toy.config["folds"]
     rows = {row.name: row for row in bt.scores("runs")}
     assert (rows["same"].valid, rows["same"].folds) == (rows["toy-001"].valid, "3/3")
-    says(capfd, "train --device cpu --set width=12", "stack same toy-002 --model logistic")
+    says(capfd, "train --device cpu --set width=12", "blend same toy-002")
     found = json.loads(says(capfd, "compare same toy-001 --draws 200 --json"))
     assert found["comparisons"][0]["gain"] == 0
 
