@@ -141,6 +141,16 @@ def test_soft_targets_show_the_names_of_their_classes_and_shares() -> None:
     assert any("," in text for text in after)
 
 
+def test_several_numbers_to_predict_are_all_shown() -> None:
+    class Numbers(Toy):
+        def augment(self, batch: bt.Batch, random: bt.SampleRandom) -> bt.Batch:
+            return batch._replace(targets=torch.tensor([[-1.5, 250.0]]).expand(batch.size, 2))
+
+    found = parts(Numbers())["targets"]
+    assert found.about == "as the loss gets them"
+    assert [cell.values[0][0] for cell in found.rows[0][1][1:]] == ["-1.5, 250"] * 4
+
+
 def test_targets_that_are_no_tensor_are_named() -> None:
     class Pairs(Shown):
         def augment(self, batch: bt.Batch, random: bt.SampleRandom) -> bt.Batch:

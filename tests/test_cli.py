@@ -132,6 +132,22 @@ def test_the_board_as_json_has_every_score(trained: Path, capfd: pytest.CaptureF
     }
 
 
+def test_a_score_that_is_worse_than_every_fold_alone_is_explained(
+    toy_folder: Path, change: Callable[[str, str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As an AUC over models of which one is surer than the others."""
+    assert main(["train"]) == 0
+    assert "every fold alone" not in capfd.readouterr().out
+    change(
+        "    metric = bt.Metric.accuracy()",
+        '    metric = bt.Metric("shared", lambda t, p: 1 / len(p), higher_is_better=True)',
+    )
+    assert main(["train"]) == 0
+    out = " ".join(capfd.readouterr().out.split())
+    assert "shared 0.01667 on all held-out rows; runs/toy-002 That is worse than every fold alone (0.03333 to" in out
+    assert main("blend toy-002 --how rank --within-folds".split()) == 0
+
+
 def test_a_finished_run_is_not_trained_again(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 0
     assert "toy-001 is already complete" in capfd.readouterr().out

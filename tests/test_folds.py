@@ -156,6 +156,7 @@ class Own:
 def test_a_strategy_of_the_users_own_is_as_good() -> None:
     folds = make_folds(table(4), Own(np.array([1, 0, 1, 0])))
     assert held_out(folds) == [[1, 3], [0, 2]]
+    assert held_out(make_folds(table(4), Own([1, 0, 1, 0]))) == held_out(folds)
     folds.save(Path("folds.parquet"))
     assert Folds.load(Path("folds.parquet")).digest == folds.digest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -45,6 +46,21 @@ def test_the_board_and_the_test_set_show_the_noise_of_the_groups(grouped: bt.Ent
     assert tested.valid_noise == noise
     patients = Groups((test.ids.to_numpy() - 1000) // 10)
     assert tested.test_noise == spread(resampled(metric, test.targets, [test.values], draws=2000, how=patients)[:, 0])
+
+
+def test_what_fitted_weights_gain_is_told_over_the_groups(grouped: bt.Entry) -> None:
+    wide = bt.load_experiment(Path(), values={"width": 12})
+    other = bt.open_entry(ROOT, bt.train_run(wide, ROOT, progress=False).name)
+    metric, parts = bt.Metric.accuracy(), [grouped.oof(), other.oof()]
+    estimate, _ = bt.fit_blend([grouped, other], ROOT, metric=metric, draws=200)
+    targets, patients = parts[0].targets, Groups(parts[0].ids.to_numpy() // 10)
+    assert targets is not None
+    equal = np.mean([part.values.astype(np.float64) for part in parts], axis=0)
+    drawn = resampled(metric, targets, [estimate.values, equal], draws=200, how=patients)
+    low, high = np.quantile(drawn[:, 0] - drawn[:, 1], [0.025, 0.975])
+    assert (estimate.over_equal.low, estimate.over_equal.high) == (low, high)
+    of_rows = resampled(metric, targets, [estimate.values, equal], draws=200)
+    assert (low, high) != tuple(np.quantile(of_rows[:, 0] - of_rows[:, 1], [0.025, 0.975]))
 
 
 def test_what_is_asked_for_goes_before_what_the_folds_keep(grouped: bt.Entry) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from subprocess import check_output
 from typing import Any
 
 import numpy as np
@@ -119,6 +122,17 @@ def test_the_same_seed_deals_alike_and_another_otherwise() -> None:
     rows = table(labels_of(0))
     first, again, other = (make_folds(rows, MultiLabel(NAMES, seed=seed)).fold.tolist() for seed in (0, 0, 1))
     assert first == again != other
+
+
+def test_folds_do_not_depend_on_the_processor() -> None:
+    code = (
+        "import numpy as np; from batteries.prepare.multilabel import balanced\n"
+        "labels = (np.random.default_rng(0).random((3000, 9)) < 0.3).astype(float)\n"
+        "print(balanced(np.insert(labels, 0, 1, axis=1), 5, 0).tolist())"
+    )
+    kernels = [{}, {"OPENBLAS_CORETYPE": "Nehalem"}, {"OPENBLAS_CORETYPE": "Haswell"}]  # of NumPy's matrix products
+    told = {check_output([sys.executable, "-c", code], env={**os.environ, **kernel}) for kernel in kernels}
+    assert len(told) == 1
 
 
 def test_lists_arrays_and_names_of_labels_are_the_same_as_columns() -> None:

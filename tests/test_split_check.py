@@ -7,6 +7,7 @@ import json
 import random
 import re
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,17 @@ def test_a_row_number_beside_the_id_does_not_hide_duplicates() -> None:
     table = numbers("wine")
     table = in_two_folds(table, table[[5]]).with_columns(pl.int_range(100, 279).alias("Unnamed: 0"))
     assert kinds(checked(table, Predefined("fold"))) == ["duplicates"]
+
+
+@pytest.mark.parametrize("kind", ["code", "moment"])
+def test_duplicates_that_a_name_or_a_moment_of_each_row_hides_are_noted(kind: str) -> None:
+    rows = in_two_folds(numbers("wine"), numbers("wine").head(9))
+    moments = pl.Series(kind, [datetime(2024, 1, 1) + timedelta(hours=i) for i in range(len(rows))])
+    hidden = rows.with_columns(moments if kind == "moment" else moments.dt.strftime("u%m%d%H").alias(kind))
+    found = checked(hidden, Predefined("fold"))
+    assert found.leaks == ()
+    assert found.notes[-1].startswith(f"9 rows repeat another in all but column {kind}, different in every row")
+    assert kinds(checked(rows, Predefined("fold"))) == ["duplicates"]
 
 
 def test_duplicates_that_are_held_out_together_are_no_leak() -> None:

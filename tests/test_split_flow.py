@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,9 +113,19 @@ def test_all_that_comes_after_works_on_rows_held_out_in_time(
         "train --device cpu --set width=12",
         "average toy-001 --best 1",
         "blend toy-001 toy-002 average-001",
+    )
+    for line in (
         "blend toy-001 toy-002 --fit greedy",
         "stack toy-001 toy-002 --model logistic",
         "calibrate toy-001",
+        "decide toy-001",
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert main(line.split()) == 0
+        assert "warning: toy-001: folds are in the order of 'day', and what is fitted" in capfd.readouterr().err, line
+    says(
+        capfd,
         "submit blend-001",
         "test toy-001",
         "report",
@@ -130,6 +141,37 @@ def test_all_that_comes_after_works_on_rows_held_out_in_time(
     expected = corrected_t([b - a for a, b in scores], test_share=share)
     assert expected is not None
     assert found["comparisons"][0]["p_folds"] == expected.p
+
+
+@pytest.mark.parametrize("all_rows", [False, True], ids=["the rows held out", "every row"])
+def test_predictions_of_another_tool_count_where_they_are_held_out(
+    all_rows: bool, of: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    of(STRATEGIES["expanding"])
+    says(capfd, "train --device cpu")
+    toy = bt.open_entry("runs", "toy-001")
+    ours, tested = toy.oof(), toy.test()
+    assert tested is not None
+    theirs, of_test = (
+        pl.DataFrame({"id": each.ids, **{f"class{c}": each.values[:, c] for c in range(3)}}) for each in (ours, tested)
+    )
+    if all_rows:  # those that no fold holds out are told right, as a model that trained on them would
+        table = bt.load_experiment(".").table().join(theirs, on="id", how="anti")
+        right = {f"class{c}": (table["label"] == c).cast(theirs.schema["class0"]) for c in range(3)}
+        theirs = pl.concat([theirs, pl.DataFrame({"id": table["id"], **right})])
+    Path("theirs").mkdir()
+    theirs.sample(fraction=1, shuffle=True, seed=1).write_parquet("theirs/same_oof.parquet")
+    of_test.write_parquet("theirs/same_test.parquet")
+    says(capfd, "ledger import theirs")
+    same = bt.open_entry("runs", "same")
+    assert same.oof(complete=True).ids.equals(ours.ids)
+    np.testing.assert_array_equal(same.oof().folds, ours.folds)
+    assert same.config["folds"] == toy.config["folds"]
+    rows = {row.name: row for row in bt.scores("runs")}
+    assert (rows["same"].valid, rows["same"].folds) == (rows["toy-001"].valid, "3/3")
+    says(capfd, "train --device cpu --set width=12", "blend same toy-002")
+    found = json.loads(says(capfd, "compare same toy-001 --draws 200 --json"))
+    assert found["comparisons"][0]["gain"] == 0
 
 
 def test_one_held_out_part_is_not_enough_to_fit_on_and_the_error_says_so(
@@ -148,7 +190,10 @@ def test_a_rehearsal_takes_the_rows_that_train_in_the_first_block(
     of: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     of(STRATEGIES["expanding"])
-    assert "the whole run: 3 folds" in says(capfd, "train --device cpu --dry-run")
+    told = json.loads(says(capfd, "train --device cpu --dry-run --json"))
+    rows = (14 + 29 + 44) / 3  # that train, of which the first fold has fewest
+    assert [(stage["name"], stage["updates"]) for stage in told["stages"]] == [("head", 4), ("all", 4)]
+    assert told["estimate"] > 3 * sum(rows * stage["seconds"] / 8 for stage in told["stages"])
     seen = [json.loads(line) for line in Path("seen.jsonl").read_text().splitlines()]
     assert all(row < 14 for training, ids in seen for row in ids if training)
 

@@ -134,13 +134,17 @@ def test_a_hold_out_too_small_for_its_classes_is_refused_with_the_reason() -> No
         (["0", "10", "2", "0"], [0, 2, 1, 0]),
         ([0.0, 1.0, 0.0, 1.0], [0, 1, 0, 1]),
         ([True, False, True, False], [1, 0, 1, 0]),
+        (["b", "-1", "b", "a"], [1, -1, 1, 0]),
+        (pl.Series(["2", "-1", "0", "2"], dtype=pl.Categorical), [1, -1, 0, 1]),
+        (pl.Series(["2", "-1", "0", "2"], dtype=pl.Enum(["2", "-1", "0"])), [1, -1, 0, 1]),
+        (pl.Series(["b", "a", "b", "c"], dtype=pl.Enum(["c", "b", "a"])), [1, 0, 1, 2]),
     ],
 )
 def test_a_column_of_folds_is_numbered_from_0_and_minus_1_always_trains(column: list[Any], fold: list[int]) -> None:
     assert make_folds(table(4, mine=column), Predefined("mine")).fold.tolist() == fold
 
 
-@pytest.mark.parametrize("column", [[0.5, 1, 2, 0], [-2, 0, 1, 0]])
+@pytest.mark.parametrize("column", [[0.5, 1, 2, 0], [-2, 0, 1, 0], [float("inf"), 1, 0, 1], ["inf", "1", "0", "1"]])
 def test_a_column_with_other_numbers_is_no_column_of_folds(column: list[Any]) -> None:
     with pytest.raises(FoldsError, match=r"column 'mine': folds must be whole numbers from -1 on, got \["):
         make_folds(table(4, mine=column), Predefined("mine"))

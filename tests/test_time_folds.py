@@ -175,7 +175,8 @@ WRONG = [
     (Purged("t", "before"), r"2 rows end before they start \(rows \[3, 5\], \.\.\.\); correct 'before'"),
     (Purged("t", "t", embargo="3d"), "an embargo of '3d' does not fit column 't' of Int64: give a number"),
     (Purged("day", "day", embargo=3), "an embargo of 3 does not fit column 'day' of Date: give a number for"),
-    (Purged("day", "day", embargo="3 weeks"), "the embargo '3 weeks' is no length of time"),
+    (Purged("day", "day", embargo="3 weeks"), r"^the embargo '3 weeks' is no length of time .*, or turn the .* dates$"),
+    (Purged("span", "span", embargo="3d"), r"^the embargo '3d' is no length of time that Duration.* into dates$"),
     (Purged("two", "two", n=3), r"'two' has too few different moments \(2\) for 3 folds; lower n"),
     (Purged("t", "always", n=2), "no row is left to train when fold 0 of 2 is held out: all overlap its time"),
 ]
@@ -191,6 +192,7 @@ def test_times_that_do_not_fit_are_refused(strategy: Any, message: str) -> None:
         null=[None, *range(11)],
         two=[0, 1] * 6,
         day=[date(2024, 1, 1) + timedelta(i) for i in range(12)],
+        span=[timedelta(i) for i in range(12)],
         before=[0, 1, 2, 1, 4, 0, *range(6, 12)],
         always=[100] * 12,
     )
@@ -209,6 +211,9 @@ def test_times_that_do_not_fit_are_refused(strategy: Any, message: str) -> None:
         lambda: Purged("a", "b", n=1),
         lambda: Purged("a", "b", embargo=-1),
         lambda: Purged("a", "b", embargo=float("nan")),
+        lambda: Purged("a", "b", embargo="-3d"),
+        lambda: Purged("a", "b", embargo=""),
+        lambda: Purged("a", "b", embargo="three days"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_when_declared(make: Any) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import chdir
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,10 @@ from batteries.cli import show
 from batteries.cli.options import ROOT, Call, File, Json, On, Seed, Set
 from batteries.errors import UsageError
 from batteries.files import inside
+
+if TYPE_CHECKING:
+    from batteries.experiment import Metric
+    from batteries.train.record import Run
 
 
 def train(
@@ -91,6 +95,19 @@ def _train(
         return
     which = "all held-out rows" if done == run.num_folds else f"{done} of {run.num_folds} folds"
     print(f"{run.name}: {found.metric.name} {valid:.5f} on {which}; {run.folder}")
+    _say_if_scales_differ(run, found.metric, valid)
+
+
+def _say_if_scales_differ(run: Run, metric: Metric, valid: float) -> None:
+    """Say it where all rows together score worse than every fold alone, by more than folds differ."""
+    alone = [run.fold_result(fold)["scores"][metric.name] for fold in run.finished_folds()]
+    worst = max(alone, key=metric.order)
+    if len(alone) > 1 and metric.gain(worst, valid) > max(alone) - min(alone) + 1e-9 * abs(worst):
+        show.words(
+            f"That is worse than every fold alone ({min(alone):.5f} to {max(alone):.5f}): the predictions of their"
+            " models may lie on different scales. Train longer, or rank them within folds: batteries blend"
+            f" {run.name} --how rank --within-folds"
+        )
 
 
 def _rehearse(found: Any, place: Any, json: bool) -> None:

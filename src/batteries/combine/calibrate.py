@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from batteries.combine.blend import ORDERS
 from batteries.combine.crossfit import Array, checked_codes, cross_fit
-from batteries.combine.derive import derive_entry, scored
+from batteries.combine.derive import derive_entry, scored, warn_of_later_rows
 from batteries.combine.reliability import BINS, Quality, class_rows, eps_of, quality
 from batteries.errors import DataError, UsageError
 from batteries.score.entry import Entry
@@ -270,6 +270,7 @@ def calibrate_entry(
     if entry.config.get("how") in ORDERS:
         raise DataError(f"{entry.name} holds ranks or powers, an order and no probabilities; calibrate another blend")
     oof = scored(entry)
+    warn_of_later_rows(entry)
     assert oof.targets is not None
     assert oof.folds is not None
     result = calibrate(oof.values, oof.targets, oof.folds, how=how, bins=bins, eps=eps)

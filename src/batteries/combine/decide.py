@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from batteries.combine.assign import assign_classes, counts_of
 from batteries.combine.crossfit import Array, checked_codes, checked_values, cross_fit
-from batteries.combine.derive import derive_entry, scored
+from batteries.combine.derive import derive_entry, scored, warn_of_later_rows
 from batteries.combine.ordinal import Cuts, best_cuts, rounding, weighted_kappa
 from batteries.combine.thresholds import Counts, Objective, best_threshold, objective_of
 from batteries.errors import DataError, UsageError
@@ -186,6 +186,7 @@ def decide_entry(entry: Entry, root: Path | str = "runs", *, objective: str | No
 
     """
     oof = scored(entry)
+    warn_of_later_rows(entry)
     assert oof.targets is not None
     assert oof.folds is not None
     result = decide(oof.values, oof.targets, oof.folds, objective=objective or entry.direction.name)

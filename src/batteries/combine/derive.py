@@ -7,6 +7,7 @@ Next:  the board scores it; it blends, stacks and submits like any entry.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,21 @@ from numpy.typing import NDArray
 from batteries.errors import DataError
 from batteries.experiment.predictions import Predictions
 from batteries.files import digest_of, write_sealed
+from batteries.prepare.folds import ordered_column
 from batteries.score.entry import INHERITED, Entry, find_entry, write_entry
 
 LEARNED = "learned.json"
 """In the folder of an entry that was derived from another: what was fitted, and how good it is."""
+
+
+def warn_of_later_rows(entry: Entry) -> None:
+    """Say of folds in the order of time that what is fitted fold by fold is fitted on later rows too."""
+    if when := ordered_column(entry.config["folds"].get("strategy", "")):
+        warnings.warn(
+            f"{entry.name}: folds are in the order of {when!r}, and what is fitted for one sees the later ones too; the"
+            " score may be better than that of a model that cannot look ahead",
+            stacklevel=3,
+        )
 
 
 def scored(entry: Entry) -> Predictions:

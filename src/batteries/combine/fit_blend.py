@@ -16,7 +16,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from batteries.combine.blend import Blend, check_entries, tests_of
-from batteries.combine.derive import LEARNED, scored
+from batteries.combine.derive import LEARNED, scored, warn_of_later_rows
 from batteries.combine.fitted import Fit, Method, fit_weights
 from batteries.combine.nested import NestedEstimate, nested
 from batteries.combine.ranks import ranks
@@ -25,6 +25,7 @@ from batteries.experiment import Metric
 from batteries.experiment.predictions import Predictions
 from batteries.files import digest_of, write_sealed
 from batteries.score.entry import INHERITED, Entry, find_entry, write_entry
+from batteries.score.grouping import resampling
 
 
 def fit_blend(
@@ -57,7 +58,7 @@ def fit_blend(
     how, max_weight, l2, prune, seed
         As for `fit_weights`.
     draws
-        As for `nested`.
+        As for `nested`. Groups that the folds keep together are drawn whole.
 
     Raises
     ------
@@ -80,10 +81,14 @@ def fit_blend(
         members = [ranks(member) for member in members]
     assert first.targets is not None
     assert first.folds is not None
+    warn_of_later_rows(entries[0])
     settings: dict[str, Any] = {"max_weight": max_weight, "l2": l2, "prune": prune, "seed": seed}
     fit = partial(fit_weights, metric=metric, how=how, **settings)
     names = [entry.name for entry in entries]
-    estimate = nested(members, first.targets, first.folds, metric, fit, names=names, draws=draws, seed=seed)
+    how_drawn = resampling(entries[0], first.ids)
+    estimate = nested(
+        members, first.targets, first.folds, metric, fit, names=names, draws=draws, seed=seed, how=how_drawn
+    )
     if min(estimate.weights) < 0:
         raise BlendError(f"a weight is below 0 ({min(estimate.weights):.3f}); an entry takes none: fit_weights does")
     method: dict[str, Any] = asdict(how) if is_dataclass(how) and not isinstance(how, type) else {}

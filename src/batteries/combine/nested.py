@@ -20,6 +20,7 @@ from batteries.combine.objective import Array, weighted_sum
 from batteries.errors import BlendError
 from batteries.experiment import Metric
 from batteries.score.noise import resampled
+from batteries.score.resample import Resampling
 
 Fitting = Callable[[Sequence[NDArray[Any]], NDArray[Any]], Fitted]
 """From members and targets to weights."""
@@ -117,6 +118,7 @@ def nested(
     names: Sequence[str] | None = None,
     draws: int = 2000,
     seed: int = 0,
+    how: Resampling | None = None,
 ) -> NestedEstimate:
     """Fit weights without each fold in turn, blend the fold with them, and score all rows together.
 
@@ -134,6 +136,8 @@ def nested(
         Of the members, for the sentence; `member 1`, ... by default.
     draws
         Resamples of the rows, the same for all that is compared. The interval is that of the rows' noise alone.
+    how
+        What is drawn: rows by default, `Groups` or `Blocks` where rows belong together.
 
     Raises
     ------
@@ -171,7 +175,7 @@ def nested(
     equal = weighted_sum(members, np.full(len(members), 1 / len(members)))
     scores = [metric(targets, member.astype(np.float64)) for member in members]
     best = min(range(len(members)), key=lambda member: metric.order(scores[member]))
-    drawn = resampled(metric, targets, [blended, equal, members[best]], draws=draws, seed=seed)
+    drawn = resampled(metric, targets, [blended, equal, members[best]], draws=draws, seed=seed, how=how)
     drawn = drawn[np.isfinite(drawn).all(axis=1)]
     if not len(drawn):
         raise BlendError(f"{metric.name} is undefined on every resample of {len(targets)} rows")

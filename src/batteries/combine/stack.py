@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from batteries.combine.blend import check_entries
 from batteries.combine.crossfit import Array, checked_codes, checked_values, cross_fit
-from batteries.combine.derive import scored
+from batteries.combine.derive import scored, warn_of_later_rows
 from batteries.combine.reliability import class_rows, eps_of
 from batteries.errors import BlendError, UsageError
 from batteries.experiment.predictions import Predictions
@@ -266,6 +266,7 @@ def stack_entries(
     config["identity"] = digest_of({**config, "kind": "stack", "of": [entry.config["identity"] for entry in entries]})
     if made := find_entry(Path(root), config["identity"]):
         return made
+    warn_of_later_rows(entries[0])
     known = [test for test in tests if test is not None]
     result = stack(
         [part.align(first.ids).values for part in parts], first.targets, first.folds, model=model, test_by=test_by,

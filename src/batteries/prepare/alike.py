@@ -7,7 +7,7 @@ Next:  `split_check` looks whether folds part such groups; `duplicate_groups` ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,8 +72,10 @@ def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], show: bool = True) 
 
     """
     names = [name for name in table.columns if name not in apart and not _row_number(table[name])]
-    found, notes = [], []
+    found: list[Alike] = []
+    notes: list[str] = []
     features = [name for name in names if _varies(table[name])]
+    notes += _hidden(table, features)
     if features:
         chance = expected_by_chance(table, features)
         if chance >= 1:
@@ -90,6 +92,26 @@ def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], show: bool = True) 
         if near is not None:
             found.append(Alike("near-duplicates", _columns([name]), groups_of_pairs(len(table), near)))
     return Found(tuple(found), tuple(notes))
+
+
+def _hidden(table: pl.DataFrame, features: Sequence[str]) -> Iterator[str]:
+    """Rows that would be equal but for columns that name each row, or tell when it came."""
+    telling = [name for name in features if _names_rows(table[name])]
+    others = [name for name in features if name not in telling]
+    if telling and others and expected_by_chance(table, others) < 1:
+        again = int((equal_rows(table, others) != np.arange(len(table))).sum())
+        if again:
+            yield (
+                f"{again:,} rows repeat another in all but {_columns(telling)}, different in every row; they count"
+                " as duplicates once table() leaves that out"
+            )
+
+
+def _names_rows(column: pl.Series) -> bool:
+    """Whether a column of moments or short texts, but no files, has another value in every row."""
+    if not (column.dtype == pl.String or column.dtype.is_temporal()) or column.n_unique() < len(column):
+        return False
+    return column.dtype != pl.String or not (_holds_files(column) or _holds_texts(column))
 
 
 def duplicate_groups(

@@ -168,7 +168,7 @@ def make_folds(table: pl.DataFrame, strategy: Strategy, *, id: str = "id", targe
     fold, trains = (assigned.fold, assigned.trains) if isinstance(assigned, Assigned) else (assigned, None)
     named = dict.fromkeys([id, *([target] if target else []), *strategy.columns()])
     columns = {name: column_digest(column_of(table, name)) for name in named}
-    return Folds(table[id], fold, {"strategy": describe(strategy), "columns": json.dumps(columns)}, trains)
+    return Folds(table[id], np.asarray(fold), {"strategy": describe(strategy), "columns": json.dumps(columns)}, trains)
 
 
 def describe(strategy: Strategy) -> str:

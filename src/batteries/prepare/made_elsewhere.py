@@ -107,16 +107,18 @@ def numbered(column: pl.Series, what: str) -> Fold:
     """Return values as folds: numbered from 0 in their order, -1 as it is."""
     if empty := column.null_count():
         raise FoldsError(f"{what}: {empty} of its rows have no fold; write -1 for rows that are never held out")
-    numbers = column.cast(pl.Float64, strict=False) if column.dtype != pl.Categorical else None
-    if numbers is not None and not numbers.null_count():
+    if column.dtype in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
+    numbers = column.cast(pl.Float64, strict=False)
+    if not numbers.null_count():
         values = numbers.to_numpy()
-        if not np.array_equal(values, np.floor(values)) or (values < -1).any():
-            wrong = values[(values != np.floor(values)) | (values < -1)]
+        wrong = values[(values != np.floor(values)) | (values < -1) | np.isinf(values)]
+        if len(wrong):
             raise FoldsError(f"{what}: folds must be whole numbers from -1 on, got {wrong[:5].tolist()}")
         column = pl.Series(values.astype(np.int64))
         none = values == -1
     else:
-        none = np.zeros(len(column), dtype=bool)
+        none = (column == "-1").to_numpy()
     fold = np.full(len(column), -1, dtype=np.int64)
     fold[~none] = codes(column.filter(pl.Series(~none)))
     return fold

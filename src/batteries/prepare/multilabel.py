@@ -86,7 +86,8 @@ def balanced(counts: NDArray[np.float64], n: int, seed: int) -> NDArray[np.int64
     order = order[np.argsort(-(shares[order] ** 2).sum(axis=1), kind="stable")]
     filled, fold = np.zeros((n, shares.shape[1])), np.empty(len(shares), dtype=np.int64)
     for unit in order:
-        growth = (2 * filled + shares[unit]) @ shares[unit]  # of the sum of squares; the mean of the folds is fixed
+        # of the sum of squares; not a matrix product, whose rounding differs from one processor to another
+        growth = ((2 * filled + shares[unit]) * shares[unit]).sum(axis=1)
         fold[unit] = growth.argmin()
         filled[fold[unit]] += shares[unit]
     if len(empty := np.setdiff1d(np.arange(n), fold)):

@@ -96,7 +96,8 @@ class Purged:
 
     def __post_init__(self) -> None:
         check_n(self.n)
-        if not isinstance(self.embargo, str) and not 0 <= self.embargo < float("inf"):
+        told = self.embargo
+        if not (told[:1].isdigit() if isinstance(told, str) else 0 <= told < float("inf")):
             raise ConfigError(f"folds: the embargo must be 0 or more, or a length such as '3d', got {self.embargo!r}")
 
     def columns(self) -> list[str]:
@@ -153,7 +154,8 @@ class Purged:
             return last.dt.offset_by(self.embargo).to_physical()[0]
         except pl.exceptions.PolarsError as error:
             raise FoldsError(
-                f"the embargo {self.embargo!r} is no length of time ({error}); write 3d, 12h, ..."
+                f"the embargo {self.embargo!r} is no length of time that {last.dtype} takes"
+                f" ({str(error).splitlines()[0]}); write 3d, 12h, ..., or turn the columns into dates"
             ) from None
 
 

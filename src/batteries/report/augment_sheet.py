@@ -196,7 +196,14 @@ def _targets(experiment: Experiment, seen: list[Any], labels: list[str]) -> Part
     for place, label in enumerate(labels):
         texts = [column[place] for column in columns]
         rows.append((label, [Cell(values=((text, text != texts[0]),)) for text in texts]))
-    return Part("targets", "of classes, the largest shares" if seen[-1].ndim == 2 else "as the loss gets them", rows)
+    about = (
+        "of classes, the largest shares" if seen[-1].ndim == 2 and _are_shares(seen[-1]) else "as the loss gets them"
+    )
+    return Part("targets", about, rows)
+
+
+def _are_shares(targets: Tensor) -> bool:
+    return bool(((targets >= 0) & (targets <= 1)).all())
 
 
 def _target(experiment: Experiment, target: Tensor) -> str:
@@ -206,6 +213,8 @@ def _target(experiment: Experiment, target: Tensor) -> str:
         return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else figure(value)
     if target.ndim > 1:
         return f"shape {tuple(target.shape)}"
+    if not _are_shares(target):  # several numbers to predict
+        return ", ".join(figure(value) for value in target[:_MOST_VALUES].tolist())
     largest = target.double().topk(min(_MOST_CLASSES, len(target)))
     shares = zip(largest.indices.tolist(), largest.values.tolist(), strict=True)
     return ", ".join(f"{names[place] if names else place} {share:.2f}" for place, share in shares if share > 0)

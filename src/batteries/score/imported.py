@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import polars as pl
 
 from batteries.config import to_plain
@@ -69,7 +70,8 @@ def import_entry(
 ) -> Entry:
     """Make an entry of another tool's predictions, or return the one that was made of the same before.
 
-    Rows are joined by id with the tables of the experiment, in any order.
+    Rows are joined by id with the tables of the experiment, in any order. Rows that no fold holds out need no
+    prediction; one that is there is left out, as no model can have predicted it unseen.
 
     Parameters
     ----------
@@ -98,12 +100,16 @@ def import_entry(
     table, tested = training_table(experiment), test_table(experiment)
     folds = Folds.load(root / "folds.parquet")
     folds.check(table, experiment.id)
-    oof = _joined(outside.oof, id, table, experiment)
-    oof = Predictions(oof.ids, oof.values, targets=oof.targets, folds=folds.fold, about={"folds": folds.digest})
+    covered = folds.fold >= 0
+    beside = table[experiment.id].filter(pl.Series(~covered))
+    oof = _joined(outside.oof, id, table.filter(pl.Series(covered)), experiment, beside=beside)
+    oof = Predictions(
+        oof.ids, oof.values, targets=oof.targets, folds=folds.fold[covered], about={"folds": folds.digest}
+    )
     test = None if outside.test is None else _test(outside.test, id, tested, experiment, oof)
     assert oof.targets is not None
     experiment.metric(oof.targets, oof.values)
-    config = _config(outside, experiment, folds, len(table))
+    config = _config(outside, experiment, folds)
     folder = root / name
     if folder.exists():
         made = open_entry(root, name)
@@ -114,11 +120,16 @@ def import_entry(
     return open_entry(root, name)
 
 
-def _joined(path: Path, id: str | None, table: pl.DataFrame, experiment: Experiment) -> Predictions:
-    """The predictions of a file in the order of a table, with its targets where it has them."""
+def _joined(
+    path: Path, id: str | None, table: pl.DataFrame, experiment: Experiment, *, beside: pl.Series | None = None
+) -> Predictions:
+    """The predictions of a file in the order of a table, with its targets where it has them; without ids `beside`."""
     found, ids = read_predictions(path, id=id), table[experiment.id]
     if ids.dtype == pl.String and found.ids.dtype.is_integer():
         found = Predictions(found.ids.cast(pl.String), found.values)  # read as numbers because all are written so
+    if beside is not None and len(beside):
+        spare = found.ids.is_in(beside.cast(found.ids.dtype, strict=False).implode())
+        found = found.take(np.flatnonzero(~spare.to_numpy()))
     try:
         found = found.align(ids)
     except PredictionsError as error:
@@ -140,7 +151,7 @@ def _test(
     return test
 
 
-def _config(outside: Outside, experiment: Experiment, folds: Folds, rows: int) -> dict[str, Any]:
+def _config(outside: Outside, experiment: Experiment, folds: Folds) -> dict[str, Any]:
     files = {"oof": outside.oof, **({} if outside.test is None else {"test": outside.test})}
     decides: dict[str, Any] = {
         "schema": 1,
@@ -153,9 +164,9 @@ def _config(outside: Outside, experiment: Experiment, folds: Folds, rows: int) -
         "fields": to_plain(experiment),
         "metric": {"name": experiment.metric.name, "higher_is_better": experiment.metric.higher_is_better},
         "columns": {"id": experiment.id, "target": experiment.target},
-        "folds": {"n": folds.n, "strategy": folds.strategy, "digest": folds.digest},
+        "folds": folds.plain(),
         "source": {part: {"file": path.name, "sha256": digest_file(path)} for part, path in files.items()},
-        "rows": rows,
+        "rows": len(folds.covered),
     }
     source = {part: about["sha256"] for part, about in decides["source"].items()}
     return {**decides, "identity": digest_of({**decides, "source": source, "name": outside.name})}

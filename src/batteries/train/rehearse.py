@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 from pathlib import Path
 from statistics import median_low
 from tempfile import mkdtemp
@@ -53,7 +53,7 @@ class StageRehearsed:
     seconds: float
     """That a full update takes, its data included; the median of those measured."""
     updates: int
-    """Of a fold in the whole run, as far as the rows tell and unless it stops early."""
+    """Of a fold of mean size in the whole run, as far as the rows tell and unless it stops early."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,12 +327,13 @@ def _shapes(data: Any) -> str:
 def _told(
     experiment: Experiment, run: Run, watch: _Watch, whole: Tables, folds: Folds, place: Device, *, took: float
 ) -> Rehearsal:
-    rows, held_out = len(folds.training(0)), len(folds.held_out(0))
+    sizes = [(len(folds.training(fold)), len(folds.held_out(fold))) for fold in range(folds.n)]
+    rows, held_out = (sum(each) / folds.n for each in zip(*sizes, strict=True))  # folds in time differ much
     predicted = held_out + (0 if whole.test is None else len(whole.test))
     stages, seconds = [], predicted * watch.predicting
     for stage in experiment.checked_stages():
         size = batch_size_of(experiment, stage)
-        updates = stage.epochs * -(-rows // (size * stage.accumulate))
+        updates = stage.epochs * ceil(rows / (size * stage.accumulate))
         a_sample, learning = median_low(watch.training[stage.name]), watch.learning[stage.name]
         an_update = min(rows, size * stage.accumulate) * a_sample
         seconds += stage.epochs * (rows * a_sample + held_out * watch.predicting)
