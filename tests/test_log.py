@@ -150,7 +150,7 @@ def test_another_thread_may_wait_for_the_disk_also_after_the_end(tmp_path: Path)
 def test_a_full_disk_is_said_and_stops(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     log = MetricLog(tmp_path, position=0, tensorboard=False)
-    with pytest.raises(ResourceError, match=r"metrics.jsonl: cannot be written \(No space left"):
+    with pytest.raises(ResourceError, match=r"metrics.jsonl: no space left \("):
         log.write(step=1)
     with pytest.raises(ResourceError):
         log.close()

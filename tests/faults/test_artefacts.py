@@ -141,12 +141,12 @@ def _read_strange(path: str, reader: str) -> int:
         "predictions": read_predictions, "out-of-fold": Predictions.load,
     }  # fmt: skip
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         readers[reader](Path(path))
     except BatteriesError as error:
         print(error)
-        seconds, grown = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used
+        seconds, grown = time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used
         print(f"{seconds:.2f} s and {grown / 1024:.0f} MB more")
         return error.exit_code if seconds < SLOW and grown < 200 * 1024 else 99
     return 0

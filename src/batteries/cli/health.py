@@ -35,10 +35,8 @@ def verify(
         show.findings([finding for finding in found if finding.state != "intact"])
         print(f"{what}: {intact} of {len(found)} files are intact")
     if bad := sum(finding.bad for finding in found):
-        raise CorruptError(
-            f"{what}: damaged or missing files: {bad}. Restore them from a copy; or move {ROOT / (name or '')} away and"
-            " make it again; the ledger: batteries ledger recover"
-        )
+        otherwise = f"or move {ROOT / name} away and train again" if name else "or the ledger: batteries ledger recover"
+        raise CorruptError(f"{what}: damaged or missing files: {bad}. Restore them from a copy, {otherwise}")
 
 
 def doctor(json: Json = False) -> None:

@@ -11,7 +11,7 @@ import platform
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import metadata
@@ -102,7 +102,8 @@ def submit(
         if known["entry"] == entry.name and _is_whole(folder, known):
             return _noted(folder, entry, digest, checked, written)
     if others := [f"{known['name']} of {known['entry']}" for known in twins if known["entry"] != entry.name]:
-        warnings.warn(f"these are the bytes of {others[0]}, too: sending both costs a try for nothing", stacklevel=2)
+        twin = f"these are the bytes of {others[0]}, too: sending both costs a try for nothing"
+        checked = replace(checked, notes=(*checked.notes, twin))
 
     def fill(folder: Path, name: str) -> None:
         write_atomic(folder / FILE, lambda file: file.write(written.data))

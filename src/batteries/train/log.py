@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from batteries.errors import ConfigError, CorruptError, ResourceError
+from batteries.errors import ConfigError, CorruptError
+from batteries.files import refusing
 from batteries.prepare.seed import random_state_kept
 from batteries.train.trackers import TensorBoard, Tracker
 
@@ -139,11 +140,9 @@ class _Lines:
         except ValueError:  # looked at only then: a line costs less than a step of the smallest model
             text = _encode({"step": step, **{name: _finite(value) for name, value in values.items()}})
         line = text.encode() + b"\n"
-        try:
+        with refusing(self.path):
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise self._refused(error) from error
         self.position += len(line)
 
     def sync(self) -> None:
@@ -152,13 +151,8 @@ class _Lines:
                 self._sync()
 
     def _sync(self) -> None:
-        try:
+        with refusing(self.path):
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: OSError) -> ResourceError:
-        return ResourceError(f"{self.path}: cannot be written ({error.strerror or error}); run again when it can")
 
     def close(self) -> None:
         with self._closing:
