@@ -329,6 +329,19 @@ def no_file_grows_beyond(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+def test_a_disk_with_room_for_a_part_of_a_line_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
+    before, journal = filled(tmp_path), (tmp_path / "ledger.jsonl")
+    (tmp_path / "ledger.jsonl").write_bytes(journal.read_bytes() + b" " * 100_000 + b"\n")  # larger than the database
+    with pytest.warns(UserWarning, match="1 are damaged"):
+        assert everything(tmp_path) == before
+    written = journal.read_bytes()
+    full = no_file_grows_beyond(len(written) + 10)
+    with Ledger(tmp_path) as ledger, full, pytest.raises(ResourceError, match=r"ledger\.jsonl: cannot be written"):
+        ledger.add_look("toy-001", data="new")
+    assert journal.read_bytes() == written
+    assert everything(tmp_path) == before
+
+
 def test_a_disk_without_room_for_the_database_is_no_damage_and_the_row_is_entered_later(tmp_path: Path) -> None:
     filled(tmp_path)
     size = (tmp_path / "ledger.db").stat().st_size
