@@ -14,7 +14,9 @@ import pytest
 
 from batteries.errors import UsageError
 from batteries.score.journal import Journal
+from batteries.score.leaderboard import leaderboard
 from batteries.score.ledger import Ledger
+from batteries.score.upload import send
 
 COMPAT = Path(__file__).parent / "compat"
 both = pytest.mark.usefixtures("backend")
@@ -143,6 +145,18 @@ def test_folders_that_share_a_database_keep_to_their_own_rows(
             assert [row["identity"] for row in ledger.entries()] == [str(number)]
             assert [row["value"] for row in ledger.scores()] == [number]
         assert not (folder / "ledger.db").exists()
+
+
+def test_of_many_submissions_an_error_names_the_newest(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.add_entry(config("toy-001"))
+        for number in range(1, 15):
+            ledger.add_submission(f"s-{number}", entry="toy-001", file="s.csv", sha256="ab", rows=3)
+    for ask in (lambda: leaderboard("s-99", 0.5, tmp_path), lambda: send("s-99", "titanic", tmp_path)):
+        with pytest.raises(
+            UsageError, match=r"there is no submission 's-99'; submissions: s-14, s-13, .*, s-3, \.\.\.$"
+        ):
+            ask()
 
 
 # --- many writers, and writers that are killed

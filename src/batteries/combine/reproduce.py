@@ -27,7 +27,7 @@ from batteries.combine.lineage import names_in
 from batteries.combine.sample import Sample
 from batteries.combine.submission import FILE, RECORD, versions
 from batteries.combine.written import write_cells
-from batteries.errors import CorruptError, SubmissionError, UsageError
+from batteries.errors import CorruptError, SubmissionError, UsageError, some
 from batteries.experiment.predictions import Predictions
 from batteries.files import digest_file, read_sealed, safe_name, write_atomic
 
@@ -81,8 +81,8 @@ def reproduce(name: str, root: Path | str = "runs", *, out: Path | str | None = 
 def _record(root: Path, name: str) -> dict[str, Any]:
     path = root / safe_name(name, "submission") / RECORD
     if not path.exists():
-        there = ", ".join(sorted(folder.parent.name for folder in root.glob(f"*/{RECORD}")))
-        raise UsageError(f"there is no submission {name!r} in {root}; submissions: {there or 'none yet'}")
+        there = sorted((file.parent.name for file in root.glob(f"*/{RECORD}")), reverse=True)
+        raise UsageError(f"there is no submission {name!r} in {root}; submissions: {some(there, 12) or 'none yet'}")
     record = read_sealed(path)
     if "made_of" not in record:
         raise UsageError(f"{name} was made by an older Batteries, which did not record enough; submit the entry again")

@@ -19,7 +19,7 @@ from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
-from batteries.errors import BatteriesError, BusyError, CorruptError, Interrupted, UnclearError, UsageError
+from batteries.errors import BatteriesError, BusyError, CorruptError, Interrupted, UnclearError, UsageError, some
 from batteries.files import digest_file, locked
 from batteries.progress import Progress
 from batteries.score.kaggle import Kaggle, Listed
@@ -165,7 +165,7 @@ def _submission(name: str, root: Path | str) -> dict[str, Any]:
     with Ledger(root) as ledger:
         known = {row["name"]: row for row in ledger.submissions()}
     if name not in known:
-        raise UsageError(f"there is no submission {name!r}; submissions: {', '.join(known) or 'none yet'}")
+        raise UsageError(f"there is no submission {name!r}; submissions: {some([*known][::-1], 12) or 'none yet'}")
     return known[name]
 
 
