@@ -144,7 +144,7 @@ def _fault(data: bytes, file: Path) -> str | None:
 
 
 def _difference(data: bytes, file: Path) -> str:
-    """Which ids have other cells in the file on disk."""
+    """What the file on disk says otherwise, by id."""
     try:
         there = parse_cells(file.read_bytes(), str(file))
         made = parse_cells(data, "the new file")
@@ -153,4 +153,9 @@ def _difference(data: bytes, file: Path) -> str:
         ids = made.join(same, on=key, how="anti", maintain_order="left")[key]
     except (OSError, SubmissionError, pl.exceptions.PolarsError) as error:
         return f"it cannot be compared with {file} ({error})"
-    return f"{len(ids):,} of {len(made):,} ids have other values (first: {ids.head(5).to_list()})"
+    if len(ids):
+        return f"{len(ids):,} of {len(made):,} ids have other values (first: {ids.head(5).to_list()})"
+    if more := len(there) - len(made):
+        first = there.join(made, on=made.columns, how="anti", nulls_equal=True, maintain_order="left")[key].head(5)
+        return f"it has {more:,} row{'s' * (more != 1)} more (first: {first.to_list()})"
+    return "it says the same in other bytes"

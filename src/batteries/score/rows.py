@@ -79,8 +79,8 @@ class Rows:
             known = self._connection.execute(query).scalar()
             if known is not None and known != row[column.name]:
                 raise UsageError(
-                    f"the ledger knows another {row['name']!r} than the one in the folder (made again after a"
-                    " delete?); rename the folder"
+                    f"the ledger knows another {row['name']!r} (made again after a delete, or elsewhere?); give"
+                    " this one another name"
                 )
             return known is not None
         if name != "scores":
