@@ -147,6 +147,20 @@ def test_folders_that_share_a_database_keep_to_their_own_rows(
         assert not (folder / "ledger.db").exists()
 
 
+def test_a_new_place_of_a_ledger_takes_in_all_that_its_folder_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, before = tmp_path / "runs", tmp_path / "nothing"
+    with Ledger(root) as ledger:
+        ledger.add_entry(config("toy-001"))
+        add(ledger, 0.9, scope="public")
+    monkeypatch.setenv("BATTERIES_LEDGER", str(tmp_path / "shared.db"))
+    assert Ledger.exists(root)
+    assert not Ledger.exists(before)
+    with Ledger(root) as ledger:
+        assert [row["value"] for row in ledger.scores()] == [0.9]
+
+
 def test_of_many_submissions_an_error_names_the_newest(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.add_entry(config("toy-001"))
