@@ -69,6 +69,10 @@ def test_what_is_fitted_on_a_run_is_scored_submitted_and_found_again(root: Path)
     assert restore(root) == 6
     again = {row.name: row.valid for row in bt.scores(root)}
     assert {name: again[name] for name in rows} == {name: row.valid for name, row in rows.items()}
+    (root / "ledger.db").unlink()
+    (root / "submission-001" / "submission.json").write_text("garbage")
+    with pytest.warns(UserWarning, match=r"submission-001/submission\.json: cannot be read .*; going on without it"):
+        assert restore(root) == 6
 
 
 def test_derived_entries_blend_with_others(root: Path) -> None:

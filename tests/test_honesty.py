@@ -149,7 +149,7 @@ def test_a_lost_ledger_is_written_again_from_the_folders(toy_folder: Path, capfd
     for name in ("ledger.db", "ledger.jsonl"):
         (ROOT / name).unlink()
     assert main(["scores"]) == 0
-    assert "runs/ledger.db was lost; 1 entries are entered again" in capfd.readouterr().err
+    assert "runs/ledger.db was lost, or is new; 1 entry is entered again from the folders" in capfd.readouterr().err
     assert bt.scores(ROOT) == before
     assert bt.leaderboard("submission-001", 0.9, ROOT) == "toy-001"
 

@@ -138,8 +138,19 @@ def test_another_name_of_the_same_bytes_is_the_same_file(sent: KaggleServer) -> 
     go()
     make("submission-002", entry="toy-002")
     assert not send("submission-002", "titanic", ROOT, progress=False).new
+    assert [row.public for row in bt.scores(ROOT)] == [0.9732, 0.9732]
+    before = states()
+    assert [each.public for each in pull(ROOT)] == [0.9732, 0.9732]
+    assert states() == before
     assert sent.did("CreateSubmission") == 1
     assert send("submission-002", "digits", ROOT, progress=False).target == "kaggle:digits"
+
+
+def test_an_upload_that_was_noted_without_details_hinders_nothing(sent: KaggleServer) -> None:
+    with Ledger(ROOT) as ledger:
+        digest = sha256(TEXT.encode()).hexdigest()
+        ledger.add_upload("submission-001", sha256=digest, target="kaggle:titanic", state="failed")
+    assert go().new
 
 
 def test_a_reached_limit_stops_before_anything_is_noted_or_sent(sent: KaggleServer) -> None:

@@ -14,7 +14,9 @@ import pytest
 
 from batteries.errors import UsageError
 from batteries.score.journal import Journal
+from batteries.score.leaderboard import leaderboard
 from batteries.score.ledger import Ledger
+from batteries.score.upload import send
 from goals import figure, times
 
 COMPAT = Path(__file__).parent / "compat"
@@ -144,6 +146,32 @@ def test_folders_that_share_a_database_keep_to_their_own_rows(
             assert [row["identity"] for row in ledger.entries()] == [str(number)]
             assert [row["value"] for row in ledger.scores()] == [number]
         assert not (folder / "ledger.db").exists()
+
+
+def test_a_new_place_of_a_ledger_takes_in_all_that_its_folder_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, before = tmp_path / "runs", tmp_path / "nothing"
+    with Ledger(root) as ledger:
+        ledger.add_entry(config("toy-001"))
+        add(ledger, 0.9, scope="public")
+    monkeypatch.setenv("BATTERIES_LEDGER", str(tmp_path / "shared.db"))
+    assert Ledger.exists(root)
+    assert not Ledger.exists(before)
+    with Ledger(root) as ledger:
+        assert [row["value"] for row in ledger.scores()] == [0.9]
+
+
+def test_of_many_submissions_an_error_names_the_newest(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.add_entry(config("toy-001"))
+        for number in range(1, 15):
+            ledger.add_submission(f"s-{number}", entry="toy-001", file="s.csv", sha256="ab", rows=3)
+    for ask in (lambda: leaderboard("s-99", 0.5, tmp_path), lambda: send("s-99", "titanic", tmp_path)):
+        with pytest.raises(
+            UsageError, match=r"there is no submission 's-99'; submissions: s-14, s-13, .*, s-3, \.\.\.$"
+        ):
+            ask()
 
 
 # --- many writers, and writers that are killed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,65 @@ def test_a_full_disk_leaves_ledger_and_journal_as_they_were(tmp_path: Path, monk
         monkeypatch.undo()
     assert Journal(tmp_path).size() == size
     assert everything(tmp_path) == before
+
+
+@contextmanager
+def no_file_grows_beyond(size: int) -> Iterator[None]:
+    """The system refuses to write there, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_disk_with_room_for_a_part_of_a_line_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
+    before, journal = filled(tmp_path), (tmp_path / "ledger.jsonl")
+    (tmp_path / "ledger.jsonl").write_bytes(journal.read_bytes() + b" " * 100_000 + b"\n")  # larger than the database
+    with pytest.warns(UserWarning, match="1 are damaged"):
+        assert everything(tmp_path) == before
+    written = journal.read_bytes()
+    full = no_file_grows_beyond(len(written) + 10)
+    with Ledger(tmp_path) as ledger, full, pytest.raises(ResourceError, match=r"ledger\.jsonl: cannot be written"):
+        ledger.add_look("toy-001", data="new")
+    assert journal.read_bytes() == written
+    assert everything(tmp_path) == before
+
+
+def test_a_disk_without_room_for_the_database_is_no_damage_and_the_row_is_entered_later(tmp_path: Path) -> None:
+    filled(tmp_path)
+    size = (tmp_path / "ledger.db").stat().st_size
+    with (
+        no_file_grows_beyond(size),
+        pytest.raises(ResourceError, match=r"ledger\.db: cannot be used \(.*Next: make room"),
+        Ledger(tmp_path) as ledger,
+    ):
+        ledger.add_entry(config("toy-003", more="x" * (size // 2)))
+    assert [row["name"] for row in everything(tmp_path)["entries"]] == ["toy-001", "toy-002", "blend-001", "toy-003"]
+
+
+def test_a_disk_that_fails_while_what_a_killed_writer_left_is_undone_is_no_damage(tmp_path: Path) -> None:
+    before, killed = filled(tmp_path / "whole"), tmp_path / "killed"
+    with closing(sqlite3.connect(tmp_path / "whole" / "ledger.db", isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_size = 1")  # so that half a transaction is in the file
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE entries SET config = ?", ["x" * 100_000])
+        shutil.copytree(tmp_path / "whole", killed)
+    with no_file_grows_beyond(0), pytest.raises(ResourceError, match=r"ledger\.db: cannot be used \(disk I/O error\)"):
+        Ledger(killed)
+    assert everything(killed) == before
+
+
+def test_a_disk_without_room_for_a_copy_of_an_older_ledger_is_no_damage(tmp_path: Path) -> None:
+    shutil.copy(COMPAT / "ledger-schema-2.db", tmp_path / "ledger.db")
+    before = (tmp_path / "ledger.db").read_bytes()
+    with (
+        no_file_grows_beyond(4096),
+        pytest.raises(ResourceError, match=r"ledger\.db: cannot be used \(.*Next: make room"),
+    ):
+        Ledger(tmp_path)
+    assert (tmp_path / "ledger.db").read_bytes() == before
 
 
 def test_a_part_of_a_line_is_stepped_over(tmp_path: Path) -> None:

@@ -154,6 +154,11 @@ def test_a_parquet_file_of_others_is_taken_with_its_types() -> None:
     assert read_predictions("truth.parquet").values.tolist() == [True, False]
 
 
+def test_columns_of_ours_are_in_the_order_of_their_numbers() -> None:
+    Path("p.csv").write_text("prediction_10,prediction_9,id\n0.5,0.25,a\n")
+    assert read_predictions("p.csv").values.tolist() == [[0.25, 0.5]]
+
+
 def test_texts_in_parquet_stay_texts() -> None:
     pl.DataFrame({"id": ["1", "2"], "p": [0.5, 1.0]}).write_parquet("file.parquet")
     assert read_predictions("file.parquet").ids.to_list() == ["1", "2"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -290,6 +291,26 @@ def test_a_damaged_submission_ends_with_4_and_can_be_had_again(root: Path, capfd
     made.path.unlink()
     assert main(["reproduce", made.name]) == 4
     assert "submission.csv is no longer there" in capfd.readouterr().err
+
+
+def test_a_file_that_got_longer_is_told_from_one_with_other_values(root: Path) -> None:
+    made = sent(root, "toy-001")
+    whole = made.path.read_bytes()
+    for more, said in {
+        b"more,1\n": r"it has 1 row more \(first: \['more'\]\)",
+        b"\n": "it says the same in other bytes",
+    }.items():
+        made.path.write_bytes(whole + more)
+        fault = reproduce(made.name, root).fault
+        assert fault is not None
+        assert re.search(f"submission.csv was changed since: {said}", fault), fault
+
+
+def test_a_damaged_record_of_one_submission_hinders_no_other_one(root: Path) -> None:
+    first, second = sent(root, "toy-001"), sent(root, "toy-002")
+    (first.path.parent / "submission.json").write_text("garbage")
+    with pytest.warns(UserWarning, match=r"submission-001/submission\.json: cannot be read .*; going on without it"):
+        assert sent(root, "toy-002").name == second.name
 
 
 # --- beside another submission

@@ -60,7 +60,7 @@ def test_one_whole_number_column_takes_the_code_of_the_class() -> None:
 def test_columns_named_as_the_classes_are_filled_by_name() -> None:
     sample = pl.DataFrame({"id": ["a", "b", "c"], "dog": [0.5] * 3, "cat": [0.5] * 3})
     assert submission_table(predictions(PROBABILITIES), sample, Named()).row(0) == ("a", 0.2, 0.8)
-    with pytest.raises(SubmissionError, match=r"sample are \['dog', 'bird'\], classes of the experiment"):
+    with pytest.raises(SubmissionError, match=r"sample are \['dog', 'bird'\], the classes"):
         submission_table(predictions(PROBABILITIES), sample.rename({"cat": "bird"}), Named())
 
 

@@ -400,10 +400,33 @@ def test_of_probabilities_of_classes_the_most_probable_one_is_sent_where_one_col
     assert made.path.read_text() == "id,label\na,2\nb,0\nc,1\n"
     made = submit_file("theirs.csv", "named.csv", "3.csv", classes=["cat", "dog"])
     assert made.path.read_text() == "id,label\na,cat\nb,dog\nc,dog\n"
-    with pytest.raises(DataError, match=r"column 'label' of the sample holds texts; name the classes"):
+    with pytest.raises(
+        DataError, match=r"column 'label' of the sample holds texts; name the classes.* --classes cat,dog"
+    ):
         submit_file("ours.csv", "named.csv", "4.csv")
     with pytest.raises(UsageError, match=r"3 columns of probabilities but 2 classes: cat, dog"):
         submit_file("ours.csv", "named.csv", "4.csv", classes=["cat", "dog"])
+
+
+def test_columns_of_a_file_of_ours_are_taken_by_their_numbers_wherever_they_stand(folder: Path) -> None:
+    Path("p.csv").write_text("id,prediction_10,prediction_1,prediction_0\na,0.5,0.25,0.125\nb,1,2,3\nc,4,5,6\n")
+    Path("wide.csv").write_text("id,x,y,z\na,0,0,0\nb,0,0,0\nc,0,0,0\n")
+    Path("named.csv").write_text("id,label\na,cat\nb,cat\nc,dog\n")
+    assert submit_file("p.csv", "wide.csv", "1.csv").path.read_text().splitlines()[1] == "a,0.125,0.25,0.5"
+    made = submit_file("p.csv", "named.csv", "2.csv", classes=["cat", "dog", "ox"])
+    assert made.path.read_text() == "id,label\na,ox\nb,cat\nc,cat\n"
+
+
+def test_columns_of_a_file_of_ours_go_to_the_classes_that_name_the_columns_of_the_sample(folder: Path) -> None:
+    Path("p.csv").write_text("id,prediction_0,prediction_1\na,0.75,0.25\nb,0.5,0.5\nc,0,1\n")
+    Path("wide.csv").write_text("id,cat,dog\na,0,0\nb,0,0\nc,0,0\n")
+    made = submit_file("p.csv", "wide.csv", "out.csv", classes=["dog", "cat"])
+    assert made.path.read_text() == "id,cat,dog\na,0.25,0.75\nb,0.5,0.5\nc,1.0,0.0\n"
+    assert made.notes == (
+        "columns are written under the sample's names: 'prediction_1' as 'cat', 'prediction_0' as 'dog'",
+    )
+    with pytest.raises(DataError, match=r"columns of the sample are \['cat', 'dog'\], the classes \['dog', 'ox'\]"):
+        submit_file("p.csv", "wide.csv", "2.csv", classes=["dog", "ox"])
 
 
 def test_of_two_classes_the_probability_of_the_second_is_sent_where_numbers_are_asked(folder: Path) -> None:
@@ -549,6 +572,12 @@ def test_what_is_checked_as_json_says_the_same(says: Callable[..., str], folder:
     }
     made = json.loads(says("submit p.csv --sample sample.csv --out out.csv --json"))
     assert len(made["sha256"]) == 64
+
+
+def test_spaces_around_a_label_on_the_command_line_are_no_part_of_it(folder: Path) -> None:
+    Path("p.csv").write_text("key,target\na,cat\nb,hot dog\nc,cat\n")
+    Path("labels.csv").write_text("key,target\na,cat\nb,cat\nc,cat\n")
+    assert main(["submit", "p.csv", "--sample", "labels.csv", "--classes", "cat, hot dog"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,13 @@ def _restore() -> None:
     if Ledger.exists(ROOT):
         return
     from batteries.score.board import restore
+    from batteries.score.database import place_of
     from batteries.score.entry import all_entries
 
     if all_entries(ROOT):
-        found = f"{ROOT}/ledger.db was lost; {restore(ROOT)} entries are entered again from their folders"
+        place, number = place_of(ROOT).name, restore(ROOT)
+        entered = f"{number} {'entry is' if number == 1 else 'entries are'} entered again from the folders"
+        found = f"{place} was lost, or is new; {entered}"
         print(f"warning: {found}; leaderboard scores, test scores and looks are not", file=sys.stderr)
 
 

@@ -96,7 +96,7 @@ def _file(
     if sample is None:
         raise UsageError(f"what is asked of {path}? Give the competition's sample: --sample sample_submission.csv")
     _ = against and read_submission(against, ROOT)
-    labels = [] if classes is None else classes.split(",")
+    labels = [] if classes is None else [label.strip() for label in classes.split(",")]
     if out is None:
         if digits is not None:
             raise UsageError("--digits says how a file is written; say where: --out FILE")

@@ -8,7 +8,7 @@ Next:  `submit` writes it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -85,7 +85,7 @@ def fill_sample(predictions: Predictions, sample: Sample, target: Target) -> Che
     rows = rows_of(predictions.ids.cast(pl.String), sample, "the predictions").to_numpy()
     values = values[rows].reshape(len(rows)) if have == 1 else values[rows]
     if wanted > 1:
-        columns = [pl.Series(name, values[:, place]) for name, place in _places(sample.names, target.classes).items()]
+        columns = [pl.Series(name, values[:, place]) for name, place in places(sample.names, target.classes).items()]
     else:
         columns = [_column(sample.asked[0], values, target)]
     return check_submission(pl.DataFrame([sample.ids, *columns]), sample, classes=target.classes)
@@ -99,11 +99,11 @@ def sample_without(predictions: Predictions, target: Target) -> Sample:
     return Sample.of(table, "ids and target of the experiment")
 
 
-def _places(names: list[str], classes: tuple[str, ...]) -> dict[str, int]:
-    """Which column of the predictions each column of the sample takes."""
-    if set(names) & set(classes):
+def places(names: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
+    """Return which column of the predictions each column of the sample takes."""
+    if len(names) > 1 and set(names) & set(classes):
         if set(names) != set(classes):
-            raise SubmissionError(f"columns of the sample are {names}, classes of the experiment {list(classes)}")
+            raise SubmissionError(f"columns of the sample are {list(names)}, the classes {list(classes)}")
         return {name: classes.index(name) for name in names}
     return {name: place for place, name in enumerate(names)}
 
@@ -115,7 +115,10 @@ def _column(asked: Asked, values: NDArray[Any], target: Target) -> pl.Series:
         raise SubmissionError("the predictions are ranks, which choose no class; submit another blend")
     codes = nearest(values) if target.is_ordered else most_probable(values)
     if asked.kind == "text" and not target.classes:
-        raise SubmissionError(f"column {asked.name!r} of the sample holds texts; name the classes: classes = (...)")
+        raise SubmissionError(
+            f"column {asked.name!r} of the sample holds texts; name the classes: classes = (...) in the"
+            " experiment, --classes cat,dog for a file"
+        )
     if asked.kind != "text" and asked.example not in target.classes:
         return pl.Series(asked.name, codes)
     codes = np.clip(codes, 0, len(target.classes) - 1)  # a number may lie beyond the last class

@@ -17,7 +17,7 @@ import polars as pl
 
 from batteries.combine.cells import read_cells
 from batteries.combine.submission import FILE, Submission
-from batteries.errors import UsageError
+from batteries.errors import UsageError, some
 from batteries.score.ledger import Ledger
 
 _LABELS, _COMMONEST = 50, 1000
@@ -188,6 +188,6 @@ def read_submission(name: str, root: Path | str = "runs") -> pl.DataFrame:
     """Read a submission by its name in `root`, or any file. Raises UsageError when there is neither."""
     path = Path(root) / name / FILE
     if not path.exists() and not Path(name).is_file():
-        there = ", ".join(sorted(folder.parent.name for folder in Path(root).glob(f"*/{FILE}")))
-        raise UsageError(f"there is no submission or file {name!r}; submissions: {there or 'none yet'}")
+        there = sorted((file.parent.name for file in Path(root).glob(f"*/{FILE}")), reverse=True)
+        raise UsageError(f"there is no submission or file {name!r}; submissions: {some(there, 12) or 'none yet'}")
     return read_cells(path if path.exists() else Path(name))

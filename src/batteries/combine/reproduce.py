@@ -27,7 +27,7 @@ from batteries.combine.lineage import names_in
 from batteries.combine.sample import Sample
 from batteries.combine.submission import FILE, RECORD, versions
 from batteries.combine.written import write_cells
-from batteries.errors import CorruptError, SubmissionError, UsageError
+from batteries.errors import CorruptError, SubmissionError, UsageError, some
 from batteries.experiment.predictions import Predictions
 from batteries.files import digest_file, read_sealed, safe_name, write_atomic
 
@@ -81,8 +81,8 @@ def reproduce(name: str, root: Path | str = "runs", *, out: Path | str | None = 
 def _record(root: Path, name: str) -> dict[str, Any]:
     path = root / safe_name(name, "submission") / RECORD
     if not path.exists():
-        there = ", ".join(sorted(folder.parent.name for folder in root.glob(f"*/{RECORD}")))
-        raise UsageError(f"there is no submission {name!r} in {root}; submissions: {there or 'none yet'}")
+        there = sorted((file.parent.name for file in root.glob(f"*/{RECORD}")), reverse=True)
+        raise UsageError(f"there is no submission {name!r} in {root}; submissions: {some(there, 12) or 'none yet'}")
     record = read_sealed(path)
     if "made_of" not in record:
         raise UsageError(f"{name} was made by an older Batteries, which did not record enough; submit the entry again")
@@ -144,7 +144,7 @@ def _fault(data: bytes, file: Path) -> str | None:
 
 
 def _difference(data: bytes, file: Path) -> str:
-    """Which ids have other cells in the file on disk."""
+    """What the file on disk says otherwise, by id."""
     try:
         there = parse_cells(file.read_bytes(), str(file))
         made = parse_cells(data, "the new file")
@@ -153,4 +153,9 @@ def _difference(data: bytes, file: Path) -> str:
         ids = made.join(same, on=key, how="anti", maintain_order="left")[key]
     except (OSError, SubmissionError, pl.exceptions.PolarsError) as error:
         return f"it cannot be compared with {file} ({error})"
-    return f"{len(ids):,} of {len(made):,} ids have other values (first: {ids.head(5).to_list()})"
+    if len(ids):
+        return f"{len(ids):,} of {len(made):,} ids have other values (first: {ids.head(5).to_list()})"
+    if more := len(there) - len(made):
+        first = there.join(made, on=made.columns, how="anti", nulls_equal=True, maintain_order="left")[key].head(5)
+        return f"it has {more:,} row{'s' * (more != 1)} more (first: {first.to_list()})"
+    return "it says the same in other bytes"

@@ -88,7 +88,10 @@ def submit(
     """
     predictions = entry.test()
     if predictions is None:
-        raise SubmissionError(f"{entry.name} has no test predictions: its experiment's test_table() returns None")
+        raise SubmissionError(
+            f"{entry.name} has no test predictions: its experiment's test_table() returned None, or it was imported"
+            " without --test"
+        )
     if len(entry.oof()) < entry.rows:
         warnings.warn(f"{entry.name} is trained on some folds only; its test predictions are of those", stacklevel=2)
     target = Target.of(experiment, ranks=entry.config.get("how") in ORDERS)

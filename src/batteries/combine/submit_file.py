@@ -7,7 +7,6 @@ Next:  send it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,14 +16,13 @@ import polars as pl
 
 from batteries.combine.cells import read_cells
 from batteries.combine.check_submission import OTHER_ORDER, Checked, check_submission
-from batteries.combine.fill import Target, fill_sample
+from batteries.combine.fill import Target, fill_sample, places
 from batteries.combine.sample import Sample, as_sample
 from batteries.combine.written import write_cells
 from batteries.errors import SubmissionError, UsageError, some
-from batteries.experiment.prediction_files import read_predictions
+from batteries.experiment.prediction_files import our_columns, read_predictions
 from batteries.files import write_atomic
 
-_OURS = re.compile(r"prediction(_\d+)?")
 _SORTED = "rows were brought into the sample's order"
 
 
@@ -52,7 +50,8 @@ def submit_file(
     """Write predictions from a file as the sample asks.
 
     Columns are found by the sample's names, in any order; further ones are left out. Where the names are not
-    there, one column of predictions is taken for the one that is asked, and those of a file of ours in their order.
+    there, one column of predictions is taken for the one that is asked, and `prediction_0`, `prediction_1`, ... of a
+    file of ours for the columns that `classes` name, or by their numbers.
     Where one column is asked and the file has the probabilities of classes, in `prediction_0`, `prediction_1`, ... or
     in columns named as `classes`, the most probable class is sent, by its name where the sample has texts; of two
     classes the probability of the second, where it has decimal numbers or zeros.
@@ -98,7 +97,7 @@ def submit_file(
     if columns := _of_classes(cells.columns, asked, classes):
         checked, notes = _chosen(Path(path), _key(cells.columns, asked), columns, asked, classes)
     else:
-        table, notes = _matched(cells, asked, str(path))
+        table, notes = _matched(cells, asked, classes, str(path))
         checked = check_submission(table, asked, classes=classes, source=str(path))
     written = write_cells(checked.table, asked, digits=digits)
     write_atomic(out, lambda file: file.write(written.data))
@@ -111,7 +110,7 @@ def _of_classes(names: Sequence[str], sample: Sample, classes: Sequence[str]) ->
     """Columns of probabilities that one column is made of; none where columns are taken as they are."""
     if len(sample.asked) > 1:
         return []
-    if len(ours := [name for name in names if _OURS.fullmatch(name)]) > 1:
+    if len(ours := our_columns(names)) > 1:
         return ours
     named = len(classes) > 1 and all(name in names for name in classes) and sample.names[0] not in names
     return list(classes) if named else []
@@ -137,13 +136,15 @@ def _key(names: Sequence[str], sample: Sample) -> str:
     return next((name for name in (sample.id, "id") if name in names), names[0])
 
 
-def _matched(frame: pl.DataFrame, sample: Sample, source: str) -> tuple[pl.DataFrame, list[str]]:
+def _matched(
+    frame: pl.DataFrame, sample: Sample, classes: Sequence[str], source: str
+) -> tuple[pl.DataFrame, list[str]]:
     """The columns that are asked, under the sample's names and in its order, and what was done for that."""
     key = _key(frame.columns, sample)
     others = [name for name in frame.columns if name != key]
-    ours = [name for name in others if _OURS.fullmatch(name)]
+    ours = our_columns(others)
     if len(ours) == len(sample.asked) and not set(ours) & set(sample.names):  # `target` beside them is the truth
-        chosen = ours
+        chosen = [ours[place] for place in places(sample.names, classes).values()]
     elif all(name in others for name in sample.names):
         chosen = sample.names
     elif len(others) == len(sample.asked) == 1:

@@ -29,7 +29,7 @@ from batteries.errors import PredictionsError, some
 from batteries.experiment.predictions import Predictions, about_of
 from batteries.experiment.sealed import check_seal
 
-_OURS = re.compile(r"prediction(_\d+)?")
+_OURS = re.compile(r"prediction(?:_(\d+))?")
 _BESIDE = ("fold", "target")
 """Columns that Predictions.frame() writes beside ids and predictions."""
 _INDEX = ("", "Unnamed: 0")
@@ -253,7 +253,7 @@ def _prediction_columns(path: Path, names: Sequence[str], asked: Sequence[str] |
             f"{path}: column {index[0]!r} seems to be the row number that pandas writes; write the file with"
             " index=False, or name the columns of predictions: columns=[...]"
         )
-    ours = [name for name in names if _OURS.fullmatch(name)]
+    ours = our_columns(names)
     if not ours:
         return tuple(names)
     if unknown := [name for name in names if name not in ours and name not in _BESIDE]:
@@ -261,6 +261,16 @@ def _prediction_columns(path: Path, names: Sequence[str], asked: Sequence[str] |
             f"{path}: are {some(unknown, 5)} predictions, too, beside {some(ours, 5)}? Name all that are: columns=[...]"
         )
     return tuple(ours)
+
+
+def our_columns(names: Sequence[str]) -> list[str]:
+    """Return those that `Predictions` gives to columns of predictions, in the order of their numbers.
+
+    >>> our_columns(["id", "prediction_1", "prediction_0"])
+    ['prediction_0', 'prediction_1']
+    """
+    found = (match for name in names if (match := _OURS.fullmatch(name)))
+    return [match[0] for match in sorted(found, key=lambda match: int(match[1] or -1))]
 
 
 def _whole_numbers(texts: pl.Series) -> pl.Series:

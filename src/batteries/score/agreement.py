@@ -144,13 +144,13 @@ def agreement_of(pairs: Sequence[Pair], *, board: str, metric: str) -> Agreement
     >>> agreement_of(same, board="public", metric="auc").correlation
     1.0
     """
-    from scipy.stats import spearmanr
-
     usual = Counter(pair.split for pair in pairs).most_common(1)[0][0]
     marked = [replace(pair, other_folds=pair.split != usual) for pair in pairs]
     valid, told = (np.array([getattr(pair, name) for pair in pairs]) for name in ("valid", "board"))
     if len(pairs) < LEAST or np.ptp(valid) == 0 or np.ptp(told) == 0:
         return Agreement(board, metric, tuple(marked), None, None, None)
+    from scipy.stats import spearmanr  # half a second, which a board of few submissions need not take
+
     found = float(spearmanr(valid, told).statistic)
     far = _outliers(valid, told, np.array([pair.noise or 0.0 for pair in pairs]))
     marked = [replace(pair, outlier=bool(out)) for pair, out in zip(marked, far, strict=True)]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batteries.errors import BatteriesError, UsageError
+from batteries.errors import BatteriesError, CorruptError, UsageError
 from batteries.files import read_sealed
 from batteries.score.ledger import Ledger
 from batteries.score.origin import Origin, origins, recipe
@@ -246,5 +246,11 @@ def restore(root: Path | str = "runs") -> int:
 
 
 def submissions(root: Path | str = "runs") -> list[dict[str, Any]]:
-    """Every submission as its own record says: name, entry, file, SHA-256, rows."""
-    return [read_sealed(path) for path in sorted(Path(root).glob("submission-*/submission.json"))]
+    """Every submission as its own record says: name, entry, file, SHA-256, rows; those damaged are warned of."""
+    found = []
+    for path in sorted(Path(root).glob("submission-*/submission.json")):
+        try:
+            found.append(read_sealed(path))
+        except CorruptError as error:
+            warnings.warn(f"{error}; going on without it", stacklevel=2)
+    return found

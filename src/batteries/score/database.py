@@ -32,6 +32,11 @@ _CONNECT = 10
 _LOCK = int.from_bytes(sha256(b"batteries ledger").digest()[:7], "big")
 """The number of PostgreSQL's advisory lock: one writer at a time, as on SQLite."""
 _PROJECT = ".project"
+_REFUSED = (
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_NOLFS),
+)
+"""SQLite's codes where the system or the disk refuses, and the file is what it was."""
 
 
 @dataclass(frozen=True)
@@ -151,26 +156,30 @@ class Database:
             raise CorruptError(f"{self.place.name}: {error}; run: batteries ledger recover") from error
         except DBAPIError as error:
             raise self._meaning(error) from None  # its traceback could show what the driver was given
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # as SQLite opened a damaged file
-            raise self._damaged(str(error)) from error
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # as SQLite opened the file
+            raise self._of_file(error) from error
 
     def _meaning(self, error: DBAPIError) -> Exception:
-        said, place = self.place.clean(error.orig), self.place
         if isinstance(error, IntegrityError):
-            return UsageError(f"{place.name}: refused a row that fits no entry, or repeats one ({said})")
-        if place.file is None:
-            return self._of_server(error, said)
-        if "locked" in said:
-            who = _holder(place.file)
-            return BusyError(f"{place.name}: {who} has been writing for {WAIT:.0f} s")
-        if any(word in said for word in ("full", "readonly", "unable to open", "disk I/O")):
-            return ResourceError(f"{place.name}: cannot be used ({said}); nothing was changed")
-        return self._damaged(said)
+            said = self.place.clean(error.orig)
+            return UsageError(f"{self.place.name}: refused a row that fits no entry, or repeats one ({said})")
+        return self._of_server(error) if self.place.file is None else self._of_file(error.orig)
 
-    def _damaged(self, said: str) -> CorruptError:
-        return CorruptError(f"{self.place.name}: is damaged or no ledger ({said}); run: batteries ledger recover")
+    def _of_file(self, error: BaseException | None) -> Exception:
+        """What SQLite means, by its code: its words for a disk that fails and for a damaged file are much alike."""
+        name, said = self.place.name, self.place.clean(error)
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
+            return BusyError(f"{name}: {_holder(Path(name))} has been writing for {WAIT:.0f} s")
+        if code in _REFUSED:
+            return ResourceError(
+                f"{name}: cannot be used ({said}); its rows are untouched. Next: make room on the disk, or the file and"
+                " its folder writable, and run again"
+            )
+        return CorruptError(f"{name}: is damaged or no ledger ({said}); run: batteries ledger recover")
 
-    def _of_server(self, error: DBAPIError, said: str) -> Exception:
+    def _of_server(self, error: DBAPIError) -> Exception:
+        said = self.place.clean(error.orig)
         state = str(getattr(error.orig, "sqlstate", None) or "")
         if state == "55P03":  # lock_not_available
             return BusyError(f"{self.place.name}: {self._writer()} has been writing for {WAIT:.0f} s")

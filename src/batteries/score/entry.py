@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from batteries.errors import PredictionsError, UsageError
+from batteries.errors import PredictionsError, UsageError, some
 from batteries.experiment import Experiment, Metric, load_experiment
 from batteries.experiment.predictions import Predictions
 from batteries.files import inside, new_folder, write_sealed
@@ -94,7 +94,7 @@ def open_entry(root: Path | str, name: str) -> Entry:
     root = Path(root)
     folder = inside(root, name, "entry")
     if not (folder / CONFIG).exists():
-        raise UsageError(f"there is no {name!r} in {root}; entries: {', '.join(names(root)) or 'none yet'}")
+        raise UsageError(f"there is no {name!r} in {root}; entries: {some(names(root), 12) or 'none yet'}")
     return Entry(folder, read_config(folder))
 
 

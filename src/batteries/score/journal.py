@@ -11,13 +11,14 @@ one steps over.
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from batteries.errors import ResourceError
 from batteries.files import write_text
@@ -66,13 +67,12 @@ class Journal:
         """
         text = "".join(_line(name, row) for name, row in rows).encode()
         try:
-            with self._locked("ab+") as file:
+            with self._locked("a+") as file:
                 if start := file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
                     text = text if file.read(1) == b"\n" else b"\n" + text
                 try:
-                    file.write(text)
-                    file.flush()
+                    _write(file, text)
                     os.fsync(file.fileno())
                 except OSError:
                     os.ftruncate(file.fileno(), start)
@@ -87,7 +87,7 @@ class Journal:
         """Return the rows from byte `start` on; lines that are damaged are counted."""
         if not self.path.exists():
             return Lines((), 0, 0)
-        with self._locked("rb") as file:
+        with self._locked("r") as file:
             file.seek(start)
             data = file.read()
         return _lines(data, start)
@@ -96,7 +96,7 @@ class Journal:
         """Replace the file by `rows` and, after them, its lines that are not among them; return where `rows` end."""
         rows = list(rows)
         events = {row["event"] for _, row in rows}
-        with self._locked("ab+") as file:
+        with self._locked("a+") as file:
             file.seek(0)
             others = [each for each in _lines(file.read(), 0).rows if each[1]["event"] not in events]
             text, more = ("".join(_line(name, row) for name, row in each) for each in (rows, others))
@@ -104,14 +104,22 @@ class Journal:
             return len(text.encode())
 
     @contextmanager
-    def _locked(self, mode: str) -> Iterator[BinaryIO]:
-        """Open the file and keep others from writing; one that was replaced meanwhile is opened again."""
+    def _locked(self, mode: str) -> Iterator[io.FileIO]:
+        """Open the file and keep others from writing; one that was replaced meanwhile is opened again.
+
+        Without a buffer: what could not be written would be tried again as the file is closed.
+        """
         while True:
-            with open(self.path, mode) as file:
-                fcntl.flock(file, fcntl.LOCK_SH if mode == "rb" else fcntl.LOCK_EX)
+            with io.FileIO(self.path, mode) as file:
+                fcntl.flock(file, fcntl.LOCK_SH if mode == "r" else fcntl.LOCK_EX)
                 if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
-                    yield file  # type: ignore[misc]
+                    yield file
                     return
+
+
+def _write(file: io.FileIO, data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]
 
 
 def _lines(data: bytes, start: int) -> Lines:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import isfinite
 from pathlib import Path
 
-from batteries.errors import BusyError, DataError, UsageError
+from batteries.errors import BusyError, DataError, UsageError, some
 from batteries.score.board import submissions
 from batteries.score.entry import open_entry
 from batteries.score.ledger import Ledger
@@ -53,7 +53,9 @@ def _entry_of(submission: str, ledger: Ledger, root: Path) -> tuple[str, str, bo
         known = {made["name"]: made["entry"] for made in submissions(root)}
         metrics = {name: _metric(root, name) for made, name in known.items() if made == submission}
     if submission not in known:
-        raise UsageError(f"there is no submission {submission!r}; submissions: {', '.join(known) or 'none yet'}")
+        raise UsageError(
+            f"there is no submission {submission!r}; submissions: {some([*known][::-1], 12) or 'none yet'}"
+        )
     return str(known[submission]), *metrics[known[submission]]
 
 

@@ -55,8 +55,10 @@ class Ledger(Store):
     def exists(root: Path | str) -> bool:
         """Whether a folder of runs has a ledger: always where `BATTERIES_LEDGER` names a server."""
         root = Path(root)
+        if (root / "ledger.jsonl").exists():
+            return True
         if not os.environ.get(VARIABLE):
-            return (root / "ledger.db").exists() or (root / "ledger.jsonl").exists()
+            return (root / "ledger.db").exists()
         file = place_of(root).file
         return file is None or file.exists()
 

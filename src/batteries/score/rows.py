@@ -59,7 +59,7 @@ class Rows:
         if self._is_known(name, said):
             return False
         digest = row_digest(name, said)
-        self._connection.execute(insert(TABLES[name]).values(project=self._project, **said, digest=digest))
+        self._connection.execute(insert(TABLES[name]), {"project": self._project, **said, "digest": digest})
         rows, total = self._seals.get(name, (0, _NOTHING))
         self._seals[name] = (rows + 1, joined(total, digest))
         return True
@@ -79,8 +79,8 @@ class Rows:
             known = self._connection.execute(query).scalar()
             if known is not None and known != row[column.name]:
                 raise UsageError(
-                    f"the ledger knows another {row['name']!r} than the one in the folder (made again after a"
-                    " delete?); rename the folder"
+                    f"the ledger knows another {row['name']!r} (made again after a delete, or elsewhere?); give"
+                    " this one another name"
                 )
             return known is not None
         if name != "scores":
@@ -94,9 +94,9 @@ class Rows:
         """Note how many rows there are, and up to which byte the journal is entered."""
         values = {"journal": journal, "seals": self._seals}
         if self._is_new:
-            self._connection.execute(insert(STATE).values(project=self._project, **values))
+            self._connection.execute(insert(STATE), {"project": self._project, **values})
         else:
-            self._connection.execute(update(STATE).where(STATE.c.project == self._project).values(**values))
+            self._connection.execute(update(STATE).where(STATE.c.project == self._project), values)
         self.journal, self._is_new = journal, False
 
     def fetch(self, name: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
-from batteries.errors import BatteriesError, BusyError, CorruptError, Interrupted, UnclearError, UsageError
+from batteries.errors import BatteriesError, BusyError, CorruptError, Interrupted, UnclearError, UsageError, some
 from batteries.files import digest_file, locked
 from batteries.progress import Progress
 from batteries.score.kaggle import Kaggle, Listed
@@ -165,7 +165,7 @@ def _submission(name: str, root: Path | str) -> dict[str, Any]:
     with Ledger(root) as ledger:
         known = {row["name"]: row for row in ledger.submissions()}
     if name not in known:
-        raise UsageError(f"there is no submission {name!r}; submissions: {', '.join(known) or 'none yet'}")
+        raise UsageError(f"there is no submission {name!r}; submissions: {some([*known][::-1], 12) or 'none yet'}")
     return known[name]
 
 
@@ -189,8 +189,9 @@ class _Book:
 
     @property
     def notes(self) -> list[dict[str, Any]]:
-        """Every event of the file there, oldest first."""
-        return [row for row in self.ledger.uploads() if (row["target"], row["sha256"]) == (self.target, self.sha256)]
+        """Every event of the file there, whatever submission it is, oldest first."""
+        own = (row for row in self.ledger.uploads() if (row["target"], row["sha256"]) == (self.target, self.sha256))
+        return [{**row, "detail": row["detail"] or {}} for row in own]
 
     @property
     def refs(self) -> set[int]:
@@ -202,7 +203,8 @@ class _Book:
 
     def take_in(self, listed: Sequence[Listed]) -> None:
         """Note what the service's list says of the file, where that is new."""
-        known = {row["detail"]["ref"]: (row["state"], row["detail"]) for row in self.notes if "ref" in row["detail"]}
+        own = [row for row in self.notes if row["submission"] == self.submission and "ref" in row["detail"]]
+        known = {row["detail"]["ref"]: (row["state"], row["detail"]) for row in own}
         for each in sorted(listed, key=lambda each: each.ref):
             if self.mark not in each.description.split():
                 continue
