@@ -92,7 +92,7 @@ def test_a_submission_is_shown_beside_the_previous_one(trained: Path, capfd: pyt
     assert "4 significant digits: largest change" in out
     assert Path("runs/submission-003/submission.csv").read_text().startswith("id,a,b,c\n1029,0.")
     assert main(["submit", "toy-002", "--sample", "sample.csv", "--against", "submission-009"]) == 2
-    assert "there is no submission or file 'submission-009'; submissions: submission-001" in capfd.readouterr().err
+    assert "there is no submission or file 'submission-009'; submissions: submission-003" in capfd.readouterr().err
     assert not Path("runs/submission-004").exists()
 
 
