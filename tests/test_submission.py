@@ -231,6 +231,12 @@ def test_digits_are_significant_ones_and_what_they_change_is_said() -> None:
     assert made.sentence == "3 significant digits: largest change 0.5, no new ties"
 
 
+def test_probabilities_that_rounding_makes_certain_are_counted() -> None:
+    made = written([0.99996, 0.5, 1.0], digits=3)
+    assert made.table["t"].to_list() == [1.0, 0.5, 1.0]
+    assert made.sentence.endswith("; 1 probabilities become exactly 0 or 1, which a log loss punishes")
+
+
 def test_ties_that_rounding_makes_are_counted_and_those_there_were_are_not() -> None:
     assert written([0.1234, 0.1236, 0.9], digits=2).tied == 2
     assert "2 rows become tied" in written([0.1234, 0.1236, 0.9], digits=2).sentence

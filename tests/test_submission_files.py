@@ -154,6 +154,11 @@ REFUSED: dict[str, tuple[bytes, bytes, str]] = {
         b"id,cat,dog\na,40,60\nb,0,100\nc,1,99\n",
         "column 'cat': 1 of 3 values are no probabilities, such as 40",
     ),
+    "whole numbers that no 64 bits hold": (
+        NUMBERS,
+        b"id,t\na,1\nb,18446744073709551615\nc,3\n",
+        r"1 of 3 values are whole numbers beyond 64 bits.*\['b'\]",
+    ),
     "an empty file": (NUMBERS, b"", "is empty"),
     "a byte order mark alone": (NUMBERS, b"\xef\xbb\xbf", "is empty"),
     "names without rows": (NUMBERS, b"id,t\n", "has names of columns but no rows"),

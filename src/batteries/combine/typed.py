@@ -127,7 +127,11 @@ def _numbers(column: pl.Series, refuse: _Refusal) -> pl.Series:
         texts = column.str.strip_chars()
         column = texts.cast(pl.Float64, strict=False)
         refuse.rows(column.is_null(), "are no numbers", _hint(refuse), texts)
-        if texts.str.contains(WHOLE).all() and not (whole := texts.cast(pl.Int64, strict=False)).null_count():
+        if texts.str.contains(WHOLE).all():
+            whole = texts.cast(pl.Int64, strict=False)
+            refuse.rows(
+                whole.is_null(), "are whole numbers beyond 64 bits", "write .0 behind them if digits may be lost", texts
+            )
             column = whole
     if not (column.dtype.is_integer() or column.dtype.is_float()):
         raise refuse.type(str(column.dtype))

@@ -30,6 +30,8 @@ class Written:
     """The largest that rounding made of a number."""
     tied: int
     """Rows that equal another after rounding and did not before, in the column with most of them."""
+    certain: int
+    """Numbers between 0 and 1 that rounding made exactly 0 or 1."""
 
     @property
     def sentence(self) -> str:
@@ -39,11 +41,9 @@ class Written:
         if self.digits is None:
             return "written with the shortest digits that read back exactly"
         digits = f"{self.digits} significant digit{'s' * (self.digits != 1)}: largest change {self.change:.1g}"
-        return digits + (
-            f"; {self.tied:,} rows become tied, so a metric of ranks (AUC, ...) changes"
-            if self.tied
-            else ", no new ties"
-        )
+        ties = f"; {self.tied:,} rows become tied, so a metric of ranks (AUC, ...) changes"
+        ones = f"; {self.certain:,} probabilities become exactly 0 or 1, which a log loss punishes"
+        return digits + (ties if self.tied else ", no new ties") + (ones if self.certain else "")
 
 
 def write_cells(table: pl.DataFrame, sample: Sample, *, digits: int | None = None) -> Written:
@@ -67,7 +67,7 @@ def write_cells(table: pl.DataFrame, sample: Sample, *, digits: int | None = Non
     """
     if digits is not None and not 1 <= digits <= 17:
         raise UsageError(f"digits must be from 1 to 17, got {digits}; leave it out to keep them all")
-    columns, change, tied = [table.to_series(0)], 0.0, 0
+    columns, change, tied, certain = [table.to_series(0)], 0.0, 0, 0
     for asked in sample.asked:
         column = table[asked.name]
         if column.dtype == pl.Boolean:
@@ -78,10 +78,11 @@ def write_cells(table: pl.DataFrame, sample: Sample, *, digits: int | None = Non
             column = pl.Series(column.name, [float(f"{value:.{digits}g}") for value in exact])
             change = max(change, float((column - exact).abs().max()))  # type: ignore[arg-type]
             tied = max(tied, _tied(exact, column))
+            certain += int((exact.is_between(0, 1, closed="none") & column.is_in([0.0, 1.0])).sum())
         columns.append(column)
     decimals = any(dtype.is_float() for dtype in table.dtypes)
     written = pl.DataFrame(columns)
-    return Written(written.write_csv().encode(), written, digits, decimals, change, tied)
+    return Written(written.write_csv().encode(), written, digits, decimals, change, tied, certain)
 
 
 def _tied(exact: pl.Series, rounded: pl.Series) -> int:
