@@ -116,5 +116,7 @@ CATALOGUE = (
     Fault("S4", "listening sockets", "none; --ddp on the loopback only", (f"{N}s4",
           "test_launch.py::test_the_processes_listen")),
     Fault("S5", "code in a value", "is a value", (f"{N}s5",)),
+    Fault("S6", "a library with a known hole", "PyTorch's floor is set; `doctor` names what is older",
+          ("test_doctor.py::test_a_package_with_a_known_hole",)),
     Fault("S7", "modes of files", "the umask's", (f"{N}s7",)),
 )  # fmt: skip
