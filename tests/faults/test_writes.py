@@ -22,7 +22,7 @@ import batteries as bt
 from batteries.files import digest_file
 from batteries.score.verify import verify
 from batteries.train.checkpoint import Checkpoints
-from goals import FULL, figure, times
+from goals import figure, times
 from test_resume import STORMY, assert_same, outcome, stormy_in
 
 pytestmark = pytest.mark.usefixtures("disk")
@@ -40,13 +40,12 @@ def whole(disk: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
     return outcome(folder), ended.acts, time.monotonic() - began
 
 
-def chosen(count: int, how_many: int, part: int) -> list[int]:
-    """One part of the acts 1 to `count`: all, or `how_many` of all parts drawn one from each of equal stretches."""
+def chosen(count: int, how_many: int) -> list[int]:
+    """The acts 1 to `count`: all, or `how_many` drawn one from each of equal stretches."""
     if how_many >= count:
-        return list(range(1 + part, count + 1, PARTS))
+        return list(range(1, count + 1))
     draw = random.Random(how_many)
-    moments = [1 + int(count * (place + draw.random()) / how_many) for place in range(how_many)]
-    return moments[part::PARTS]
+    return [1 + int(count * (place + draw.random()) / how_many) for place in range(how_many)]
 
 
 def check_intact(folder: Path) -> None:
@@ -93,7 +92,7 @@ def test_w2_killed_at_any_act_on_a_file_a_training_ends_as_if_never_killed(
     tmp_path: Path, whole: tuple[dict[str, Any], int, float], part: int
 ) -> None:
     wanted, count, _ = whole
-    moments = chosen(count, times(10_000, 8), part)
+    moments = chosen(count, times(10_000, 8))[part::PARTS]
     for at in moments:
         folder = stormy_in(tmp_path / str(at))
         killed = acts.command(folder, "train", *STORMY, at=at)
@@ -147,7 +146,7 @@ def made_again(trained: Path, folder: Path, verb: str) -> Iterator[tuple[int, Pa
     ended = acts.command(calm, *VERBS[verb])
     assert ended.code == 0, ended.text
     wanted = artefacts(calm)
-    for at in chosen(ended.acts, 10_000 if FULL else 2 * PARTS, 0):
+    for at in chosen(ended.acts, times(10_000, 2)):
         yield at, fresh(trained, folder / str(at), verb), wanted
         shutil.rmtree(folder / str(at))
 
@@ -215,7 +214,7 @@ def test_w4_a_disk_that_refuses_any_act_ends_a_training_with_6_and_the_same_comm
 ) -> None:
     wanted, count, _ = whole
     survived = refused = 0
-    for at in chosen(count, times(10_000, 8), part):
+    for at in chosen(count, times(10_000, 8))[part::PARTS]:
         code = REFUSALS[at % len(REFUSALS)]
         why = f"{errno.errorcode[code]} at {at}"
         folder = stormy_in(tmp_path / str(at))
