@@ -35,7 +35,7 @@ _WIDTH, _HEIGHT = 360, 236  # points of the drawing; one is about a pixel on a p
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 10.5,
+    "font.size": 11.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -128,7 +128,7 @@ def curves(
             at = step if number else 0.0
             placed = axes.get_xaxis_transform() if number else axes.transAxes
             axes.text(
-                at, 1.02, f" {name}" if number else name, transform=placed, fontsize=9, va="bottom", clip_on=False
+                at, 1.02, f" {name}" if number else name, transform=placed, fontsize=10, va="bottom", clip_on=False
             )
         if log and _wide([value for _, (_, values) in lines for value in values]):
             axes.set_yscale("log")
@@ -172,6 +172,7 @@ def dots(values: Mapping[int, float], label: str, *, x: str) -> Markup:
             axes.plot([score], [fold], "o", color=colour(fold), markersize=6)
         axes.set_yticks(folds, [str(fold) for fold in folds])
         axes.set_ylim(max(folds) + 0.6, min(folds) - 0.6)
+        axes.locator_params(axis="x", nbins=6)
         axes.set(xlabel=x, ylabel="fold")
 
     return chart(draw, label)
@@ -199,6 +200,7 @@ def intervals(points: Sequence[tuple[str, float, float | None]], label: str, *, 
     """Draw (name, score, noise), the first on top: bars of two standard deviations, the band of the first."""
 
     def draw(axes: Axes) -> None:
+        axes.use_sticky_edges = False  # the band would end where the chart does
         _, first, noise = points[0]
         if noise:
             axes.axvspan(first - 2 * noise, first + 2 * noise, color=_COLOURS[0], alpha=0.12, linewidth=0)
@@ -228,10 +230,10 @@ def against(
     y_noise: Sequence[float | None],
     unlike: Sequence[bool] = (),
 ) -> Markup:
-    """Draw named points (name, x, y) with a bar of one standard deviation each way, and the line x = y.
+    """Draw named points (name, x, y) with a bar of one standard deviation each way.
 
-    A band of two standard deviations, the median of what is known of x, lies around the line; points that
-    are `unlike` the others are squares of another colour.
+    Where `meeting` says so, the line x = y is drawn, with a band of two standard deviations around it, the median
+    of what is known of x; points that are `unlike` the others are squares of another colour.
     """
 
     def draw(axes: Axes) -> None:
@@ -240,21 +242,43 @@ def against(
             axes.errorbar(
                 [at], [to], xerr=_bar(x_noise[number]), yerr=_bar(y_noise[number]),
                 fmt="s" if far[number] else "o", color=_COLOURS[int(far[number])],
-                markersize=4, elinewidth=0.9, alpha=0.85,
+                ecolor=(_COLOURS[int(far[number])], 0.45), markersize=5, elinewidth=0.9,
             )  # fmt: skip
         for at, to in dict.fromkeys((at, to) for _, at, to in points):
             names = ", ".join(name for name, *place in points if place == [at, to])
-            axes.annotate(names, (at, to), xytext=(5, 4), textcoords="offset points", fontsize=9)
+            axes.annotate(names, (at, to), xytext=(5, 4), textcoords="offset points", fontsize=10)
         axes.margins(0.12)
-        limits = axes.get_xlim(), axes.get_ylim()
-        _diagonal(axes)
-        if known := [noise for noise in x_noise if noise]:
-            ends, width = np.array(sorted(value for pair in limits for value in pair))[[0, -1]], 2 * np.median(known)
-            axes.fill_between(ends, ends - width, ends + width, color=_COLOURS[0], alpha=0.1, linewidth=0)
-        axes.set(xlim=limits[0], ylim=limits[1])
+        axes.locator_params(nbins=6)
+        if meeting(points, x_noise, y_noise):
+            _equal(axes, [noise for noise in x_noise if noise])
         axes.set(xlabel=x, ylabel=y)
 
     return chart(draw, label, height=300)
+
+
+def meeting(
+    points: Sequence[tuple[str, float, float]], x_noise: Sequence[float | None], y_noise: Sequence[float | None]
+) -> bool:
+    """Whether x and y with their bars have a value in common, so that the line x = y is among the points.
+
+    >>> points = [("a", 0.1, 0.5), ("b", 0.3, 0.6)]
+    >>> meeting(points, [0.1, 0.1], [None, 0.1]), meeting(points, [0.1, 0.2], [None, None])
+    (False, True)
+    """
+    _, x, y = zip(*points, strict=True)
+    bars = [(at - (noise or 0), at + (noise or 0)) for at, noise in zip((*x, *y), (*x_noise, *y_noise), strict=True)]
+    ends = [(min(low for low, _ in part), max(high for _, high in part)) for part in (bars[: len(x)], bars[len(x) :])]
+    return max(low for low, _ in ends) <= min(high for _, high in ends)
+
+
+def _equal(axes: Axes, known: Sequence[float]) -> None:
+    """The line x = y with the band of its noise; the limits stay."""
+    limits = axes.get_xlim(), axes.get_ylim()
+    _diagonal(axes)
+    if known:
+        ends, width = np.array(sorted(value for pair in limits for value in pair))[[0, -1]], 2 * np.median(known)
+        axes.fill_between(ends, ends - width, ends + width, color=_COLOURS[0], alpha=0.1, linewidth=0)
+    axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def _bar(noise: float | None) -> list[float] | None:

@@ -57,12 +57,16 @@ def score(value: Any) -> str:
 
 
 def rough(value: Any) -> str:
-    """A noise or a weight with two significant digits."""
+    """A noise or a weight with two significant digits.
+
+    >>> rough(0.0123), rough(0.0), rough(1234.5)
+    ('0.012', '0', '1,234')
+    """
     return NONE if value is None or not isfinite(value) else _two_digits(value)
 
 
 def _two_digits(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:#.2g}"
+    return f"{value:,.0f}" if abs(value) >= 10 or value == 0 else f"{value:#.2g}"
 
 
 def figure(value: Any) -> str:
