@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 
 FLOW = """
 study
+study --augment
 split
 train --set batch_size=2 --set lr=0.01
 train --set width=2

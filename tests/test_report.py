@@ -380,8 +380,16 @@ def test_thinned_curves_keep_their_mean_and_their_gaps() -> None:
     assert np.mean(thin[1]) == np.mean(values)
     values[7] = float("nan")
     assert np.flatnonzero(np.isnan(plots.thinned((steps, values), most=500)[1])).tolist() == [3]
-    assert plots.thinned((steps[:500], values[:500]))[1] == values[:500]
-    assert len(plots.thinned((steps[:501], values[:501]))[1]) == 251
+    assert plots.thinned((steps[:500], values[:500]), most=500)[1] == values[:500]
+    assert len(plots.thinned((steps[:501], values[:501]), most=500)[1]) == 251
+
+
+@pytest.mark.parametrize("lines", [1, 5, 50])
+def test_a_chart_does_not_grow_with_the_folds_and_stages_it_shows(lines: int) -> None:
+    """A page of 12 runs with six such charts each stays below 3 MB."""
+    steps = [float(step) for step in range(20_000)]
+    values = np.random.default_rng(0).random(20_000).tolist()
+    assert len(plots.curves([(fold, (steps, values)) for fold in range(lines)], "loss", y="loss")) < 40_000
 
 
 def test_the_speed_of_training_is_said_where_it_was_measured(root: Path) -> None:

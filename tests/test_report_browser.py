@@ -89,8 +89,8 @@ def test_every_chart_is_named_by_what_it_shows(page: Any) -> None:
     for start in (
         "Validation accuracy of 10 entries", "accuracy of the folds of 10 entries",
         "Validation accuracy against the public leaderboard for 6 submissions", f"Calibration of {best_of(page)}",
-        "Training loss of toy-001 over the updates, 2 folds", "Validation accuracy of toy-002", "Learning rate of toy-001",
-        "Gradient norm of toy-001", "accuracy of toy-002: mean",
+        "Training loss of toy-001 over the updates, 2 folds", "Validation accuracy of toy-002",
+        "Learning rate of toy-001", "Gradient norm of toy-001", "accuracy of toy-002: mean",
     ):  # fmt: skip
         assert sum(name.startswith(start) for name in names) == 1, (start, names)
 
@@ -152,6 +152,21 @@ def test_nothing_is_wider_than_the_window(page: Any, scheme: str) -> None:
         assert wide[0] <= wide[1], (scheme, width)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+@pytest.mark.parametrize("name", ["report", "augment"])
+def test_the_pages_of_the_study_fit_every_window_and_are_silent(browser: Any, made: Made, name: str) -> None:
+    page = browser.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((made.path.parent / "study" / f"{name}.html").as_uri())
+    for width in (400, 1000, 2000):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth"), width
+    assert page.locator("h2").count() >= 1
+    assert said == []
+    page.close()
 
 
 def test_names_stay_in_view_when_a_wide_table_is_scrolled(page: Any) -> None:

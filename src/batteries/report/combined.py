@@ -16,7 +16,7 @@ import numpy as np
 from batteries.combine.derive import LEARNED
 from batteries.files import read_sealed
 from batteries.report.evaluation import correlation
-from batteries.report.view import Matrix, rough, score, signed
+from batteries.report.view import Matrix, score, signed
 from batteries.score.board import Row
 from batteries.score.entry import Entry
 from batteries.score.imported import KIND as IMPORTED

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 SERIES = 8
 """Different colours; the ninth line is coloured like the first."""
 
-MOST_POINTS = 500
-"""Points of one line; a chart is narrower, and a page must not grow with the length of a training."""
+MOST_POINTS = 1200
+"""Points of all lines of a chart: a page must not grow with the length of a training, nor with folds and stages."""
+_LEAST_POINTS = 20  # of one line, however many there are
 
 _INK = "#010203"  # sentinels: colours nobody would choose, replaced by the page's own
 _FAINT = "#010204"
@@ -113,13 +114,15 @@ def curves(
 ) -> Markup:
     """Draw lines over the training step.
 
-    `lines` are (fold, points), each thinned to `MOST_POINTS`; `stages` are (first step, name), drawn as
+    `lines` are (fold, points), thinned to `MOST_POINTS` in all; `stages` are (first step, name), drawn as
     marks on top; `log` allows a logarithmic scale where the values span too much for an even one.
     """
 
+    most = max(_LEAST_POINTS, MOST_POINTS // max(1, len(lines)))
+
     def draw(axes: Axes) -> None:
         for fold, points in lines:
-            steps, values = thinned(points)
+            steps, values = thinned(points, most)
             marker = "o" if len(steps) <= 12 else ""
             axes.plot(steps, values, color=colour(fold), marker=marker, markersize=2.6, alpha=0.9)
         for number, (step, name) in enumerate(stages):
@@ -139,7 +142,7 @@ def curves(
     return chart(draw, label)
 
 
-def thinned(points: Points, most: int = MOST_POINTS) -> Points:
+def thinned(points: Points, most: int) -> Points:
     """Return at most so many points, each the mean of as many neighbours; a NaN among them stays one.
 
     >>> thinned(([1, 2, 3, 4, 5], [0.0, 1.0, 2.0, 3.0, 4.0]), most=3)

@@ -94,7 +94,13 @@ def _curves(run: Run, lines: Lines) -> list[Plot]:
     wanted.append(((f"valid/{metric['name']}",), f"validation {metric['name']}", best))
     more = run.config["also"][:_MORE_METRICS]
     wanted += [((f"valid/{other}",), f"validation {other}", "On the held-out fold.") for other in more]
-    wanted.append((("lr",), "learning rate", "The schedule as it was; of the first group of parameters."))
+    wanted.append(
+        (
+            ("lr",),
+            "learning rate",
+            "The schedule as it was, of the first group of parameters; folds that are alike cover each other.",
+        )
+    )
     wanted.append((("step/grad_norm",), "gradient norm", "Of the whole gradient, before it was clipped."))
     charts = (_curve(run.name, lines, keys, title, caption) for keys, title, caption in wanted)
     return [chart for chart in charts if chart is not None]
