@@ -116,14 +116,14 @@ def _note(entry: Entry, learned: Mapping[str, Any]) -> str:
         return f"{sum(len(paths) for paths in used.values())} checkpoints of {len(used)} folds"
     if "over_equal" in learned:
         gains = (("equal weights", learned["over_equal"]), (learned["over_best"]["over"], learned["over_best"]))
-        told = (f"{signed(gain['gain'])} over {name} ({_range(gain['low'], gain['high'])})" for name, gain in gains)
+        told = [f"{signed(gain['gain'])} over {name} ({_range(gain['low'], gain['high'])})" for name, gain in gains]
         return f"On rows the weights were not fitted on: {', '.join(told)}"
     if "log_loss" in learned.get("before", ()):
         before, nested = learned["before"], learned["nested"]
         return f"log loss {score(before['log_loss'])} before, {score(nested['log_loss'])} after, on other rows"
     if "default" in learned:
-        told = f"{learned['objective']} {score(learned['default'])} without a rule"
-        return f"{told}, {score(learned['nested'])} with it, on other rows"
+        without = f"{learned['objective']} {score(learned['default'])} without a rule"
+        return f"{without}, {score(learned['nested'])} with it, on other rows"
     return ""
 
 

@@ -150,14 +150,10 @@ def _gather(root: Path, table: pl.DataFrame | None) -> dict[str, Any]:
     made_of, num_made = combined(entries, rows, attempt)
     damaged = len(problems)
     nearer = attempt(lambda: _closer(root, rows, entries, study, table), None)
-    best = rows[0] if rows and rows[0].valid is not None else None
-    kinds = Counter(row.kind for row in rows)
     return {
         "title": f"Report: {root.resolve().parent.name}",
         "updated": max((event["at"] for event in events), default="")[:16].replace("T", " "),
-        "kinds": [counted(n, kind, kind if kind.endswith("ed") else None) for kind, n in kinds.items()],
-        "best": best,
-        "folds": best and next((e.config["folds"].get("strategy") for e in entries if e.name == best.name), None),
+        **_best(rows, entries),
         "board": board(rows, events, attempt(lambda: _agreements(root), [])) if rows else None,
         "closer": nearer,
         "undrawable": bool(rows) and nearer is None and len(problems) == damaged,
@@ -171,6 +167,17 @@ def _gather(root: Path, table: pl.DataFrame | None) -> dict[str, Any]:
         "num_submissions": len(sent),
         "machines": sections.machines(runs, attempt),
         "problems": problems,
+    }
+
+
+def _best(rows: Sequence[Row], entries: Sequence[Entry]) -> dict[str, Any]:
+    """The best entry with its folds, and how many entries of each kind there are."""
+    best = rows[0] if rows and rows[0].valid is not None else None
+    kinds = Counter(row.kind for row in rows)
+    return {
+        "best": best,
+        "folds": best and next((e.config["folds"].get("strategy") for e in entries if e.name == best.name), None),
+        "kinds": [counted(n, kind, kind if kind.endswith("ed") else None) for kind, n in kinds.items()],
     }
 
 

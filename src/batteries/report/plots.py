@@ -268,10 +268,15 @@ def meeting(
     >>> meeting(points, [0.1, 0.1], [None, 0.1]), meeting(points, [0.1, 0.2], [None, None])
     (False, True)
     """
-    _, x, y = zip(*points, strict=True)
-    bars = [(at - (noise or 0), at + (noise or 0)) for at, noise in zip((*x, *y), (*x_noise, *y_noise), strict=True)]
-    ends = [(min(low for low, _ in part), max(high for _, high in part)) for part in (bars[: len(x)], bars[len(x) :])]
-    return max(low for low, _ in ends) <= min(high for _, high in ends)
+    left, right = _ends([at for _, at, _ in points], x_noise)
+    low, high = _ends([to for *_, to in points], y_noise)
+    return left <= high and low <= right
+
+
+def _ends(values: Sequence[float], noises: Sequence[float | None]) -> tuple[float, float]:
+    """The lowest and the highest end of bars of one standard deviation."""
+    bars = [(value, noise or 0.0) for value, noise in zip(values, noises, strict=True)]
+    return min(value - noise for value, noise in bars), max(value + noise for value, noise in bars)
 
 
 def _equal(axes: Axes, known: Sequence[float]) -> None:
