@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import batteries as bt
 from batteries.combine.calibrate import calibrate_entry
+from batteries.combine.decide import decide_entry
 from batteries.combine.reliability import calibration_error, reliability
 from batteries.combine.stack import stack_entries
 from batteries.errors import UsageError
@@ -451,6 +452,23 @@ def test_entries_of_every_kind_are_listed_with_what_they_are_made_of(tmp_path: P
     assert re.fullmatch(r"log loss [\d.]+ before, [\d.]+ after, on other rows", shown[0].note)
 
 
+def test_a_decided_entry_says_what_its_rule_gains(tmp_path: Path) -> None:
+    targets = np.arange(90) % 2
+    run = entry_of(tmp_path, "toy-001", 0.1 + 0.2 * targets, targets, np.arange(90) // 30)
+    decided = decide_entry(run, tmp_path, objective="f1")[1]
+    (shown,), total = combined([run, decided], [], lambda make, otherwise: make())
+    assert (total, shown.name, shown.how) == (1, "decided-001", "f1")
+    assert shown.note == "f1 0.0000 without a rule, 1.0000 with it, on other rows"
+
+
+def test_a_damaged_record_of_what_was_learned_leaves_the_blend_on_the_page(root: Path) -> None:
+    (root / "blend-001" / "learned.json").write_text("{")
+    page = Page(write_report(root))
+    assert "blend-001/learned.json: " in page.text
+    assert page.text.count('<th scope="row">blend-001</th>') >= 2
+    assert "blends" in page.sections
+
+
 def test_an_entry_with_hundreds_of_members_lists_a_few_and_counts_the_others(tmp_path: Path) -> None:
     targets = np.arange(90) % 3
     members = {f"toy-{number:03}": 1 / 300 for number in range(300)}
@@ -461,7 +479,7 @@ def test_an_entry_with_hundreds_of_members_lists_a_few_and_counts_the_others(tmp
     ]  # fmt: skip
     shown, total = combined(blends, [], lambda make, otherwise: make())
     assert total == 3
-    assert [(len(each.members), each.more) for each in shown] == [(20, 280)] * 3
+    assert [(len(each.members), each.more) for each in shown] == [(8, 292)] * 3
 
 
 def test_predictions_of_another_tool_are_an_entry_like_a_run_and_made_of_nothing(tmp_path: Path) -> None:
@@ -478,6 +496,22 @@ def test_predictions_of_another_tool_are_an_entry_like_a_run_and_made_of_nothing
     assert matrix is not None
     expected = np.corrcoef(values[0].ravel(), values[1].ravel())[0, 1]
     assert matrix.cells == [["1", f"{expected:.4f}"], [f"{expected:.4f}", "1"]]
+
+
+def test_labels_of_points_do_not_cover_each_other_and_the_strangest_point_keeps_its_own() -> None:
+    told = [0.80, 0.81, 0.82, 0.83, 0.84, 0.85, 0.86, 0.87, 0.88, 0.89] * 4
+    points = [(f"n{i}", score + 1e-4 * i, score) for i, score in enumerate(told)]
+    points[7] = ("strange", 0.87, 0.5)
+    noise = [None] * len(points)
+    unlike = [name == "strange" for name, *_ in points]
+    svg = plots.against(points, "chart", x="x", y="y", x_noise=noise, y_noise=noise, unlike=unlike)
+    shown = re.findall(r">(n\d+|strange)</text>", svg)
+    assert "strange" in shown
+    assert 4 <= len(shown) <= 12
+    alike = plots.against(
+        [(f"n{i}", 0.5, 0.6) for i in range(9)], "chart", x="x", y="y", x_noise=[None] * 9, y_noise=[None] * 9
+    )
+    assert "n0, n1, n2, n3, …" in alike
 
 
 def test_the_line_of_equal_scores_is_drawn_and_spoken_of_where_it_is_among_the_points() -> None:

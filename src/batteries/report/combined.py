@@ -23,7 +23,7 @@ from batteries.score.imported import KIND as IMPORTED
 
 _MOST_ENTRIES = 12  # in a matrix of correlations
 _MOST_ROWS = 100
-_MOST_MEMBERS = 20  # of one entry
+_MOST_MEMBERS = 8  # of one entry
 
 
 @dataclass(frozen=True)

@@ -247,16 +247,28 @@ def against(
                 fmt="s" if far[number] else "o", color=_COLOURS[int(far[number])],
                 ecolor=(_COLOURS[int(far[number])], 0.45), markersize=5, elinewidth=0.9,
             )  # fmt: skip
-        for at, to in dict.fromkeys((at, to) for _, at, to in points):
-            names = ", ".join(name for name, *place in points if place == [at, to])
-            axes.annotate(names, (at, to), xytext=(5, 4), textcoords="offset points", fontsize=10)
         axes.margins(0.12)
+        for at, to, names in _labels(points, far):
+            axes.annotate(names, (at, to), xytext=(5, 4), textcoords="offset points", fontsize=10)
         axes.locator_params(nbins=6)
         if meeting(points, x_noise, y_noise):
             _equal(axes, [noise for noise in x_noise if noise])
         axes.set(xlabel=x, ylabel=y)
 
     return chart(draw, label, height=300)
+
+
+def _labels(points: Sequence[tuple[str, float, float]], far: Sequence[bool]) -> list[tuple[float, float, str]]:
+    """Names where they cover no other name, those of points unlike the others first; equal points share a label."""
+    names: dict[tuple[float, float], list[str]] = {}
+    for _, (name, at, to) in sorted(zip(far, points, strict=True), key=lambda each: not each[0]):
+        names.setdefault((at, to), []).append(name)
+    wide, high = (np.ptp([place[axis] for place in names]) or 1.0 for axis in (0, 1))
+    shown: list[tuple[float, float, str]] = []
+    for (at, to), own in names.items():
+        if all(abs(at - left) > 0.1 * wide or abs(to - low) > 0.06 * high for left, low, _ in shown):
+            shown.append((at, to, ", ".join(own[:4]) + (", …" if len(own) > 4 else "")))
+    return shown
 
 
 def meeting(

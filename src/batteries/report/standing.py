@@ -22,6 +22,7 @@ MOST_ROWS = 300
 """Of the table; a page with more would be slow to sort and to read."""
 _MOST_BARS = 20  # entries of one chart
 _MOST_POINTS = 40
+_LABELS = ", where there is room"
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _agreement(agreed: Agreement) -> Plot | None:
         unlike=[pair.outlier for pair in pairs],
     )
     reading = _reading(points, pairs[0].noise, line=plots.meeting(points, *noises))
-    caption = f"{sentence(agreed.sentence)} Numbers are submissions. {reading}"
+    caption = f"{sentence(agreed.sentence)} Numbers are submissions{_LABELS}. {reading}"
     caption += f" The newest {len(pairs)} are drawn." if len(pairs) < len(agreed.pairs) else ""
     rows = [
         [pair.submission, pair.entry, score(pair.valid), rough(pair.noise), score(pair.board), _remark(pair)]
@@ -156,7 +157,7 @@ def _tested(rows: Sequence[Row], noises: Mapping[tuple[str, str], float | None])
     bars = [row.noise for _, row, *_ in shown], [noises.get((row.name, "test")) for _, row, *_ in shown]
     svg = plots.against(points, label, x=f"validation {metric}", y="test set", x_noise=bars[0], y_noise=bars[1])
     reading = _reading(points, shown[0][1].noise, line=plots.meeting(points, *bars))
-    caption = f"Numbers are places on the board. {reading}"
+    caption = f"Numbers are places on the board{_LABELS}. {reading}"
     caption += f" The best {len(shown)} of {len(both)} are drawn." if len(shown) < len(both) else ""
     table = [[row.name, score(valid), score(test)] for _, row, valid, test in shown]
     return Plot(svg, caption, Figures(["entry", "validation", "test"], table))
