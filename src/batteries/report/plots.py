@@ -18,6 +18,7 @@ import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ def chart(draw: Callable[[Axes], object], label: str, *, height: int = _HEIGHT) 
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
         draw(figure.subplots())
-        figure.savefig(buffer, format="svg", metadata=_METADATA)
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=_METADATA)  # savefig would draw everything twice
     return Markup(_for_page(buffer.getvalue().decode(), label, salt))
 
 
@@ -266,8 +267,10 @@ def _labels(points: Sequence[tuple[str, float, float]], far: Sequence[bool]) -> 
     wide, high = (np.ptp([place[axis] for place in names]) or 1.0 for axis in (0, 1))
     shown: list[tuple[float, float, str]] = []
     for (at, to), own in names.items():
-        if all(abs(at - left) > 0.1 * wide or abs(to - low) > 0.06 * high for left, low, _ in shown):
-            shown.append((at, to, ", ".join(own[:4]) + (", …" if len(own) > 4 else "")))
+        label = ", ".join(own[:4]) + (", …" if len(own) > 4 else "")
+        lengths = ((abs(at - x), abs(to - y), len(label if at < x else other)) for x, y, other in shown)
+        if all(away > (0.05 + 0.035 * length) * wide or up > 0.06 * high for away, up, length in lengths):
+            shown.append((at, to, label))
     return shown
 
 
