@@ -74,7 +74,8 @@ def chart(draw: Callable[[Axes], object], label: str, *, height: int = _HEIGHT) 
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
         draw(figure.subplots())
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=_METADATA)  # savefig would draw everything twice
+        # savefig would draw everything twice
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=_METADATA)  # type: ignore[no-untyped-call]
     return Markup(_for_page(buffer.getvalue().decode(), label, salt))
 
 
