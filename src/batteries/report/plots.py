@@ -43,6 +43,8 @@ _STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.formatter.use_mathtext": False,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-5, 9),
     "grid.color": _FAINT,
     "grid.linewidth": 0.8,
     "figure.facecolor": "none",

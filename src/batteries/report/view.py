@@ -70,12 +70,18 @@ def _two_digits(value: float) -> str:
 
 
 def figure(value: Any) -> str:
-    """Any figure of a table with four significant digits; texts as they are."""
+    """Any figure of a table with four significant digits, all of its whole ones up to 15; texts as they are.
+
+    >>> figure(0.00012345), figure(123456.78), figure(1e20), figure(12345), figure("one")
+    ('0.0001234', '123,457', '1e+20', '12,345', 'one')
+    """
     if value is None:
         return NONE
     if isinstance(value, str):
         return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def signed(value: Any) -> str:
