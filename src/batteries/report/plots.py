@@ -141,6 +141,7 @@ def curves(
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.locator_params(axis="x", nbins=6)
         axes.set(xlabel="update", ylabel=y)
 
     return chart(draw, label)
@@ -324,6 +325,7 @@ def scatter(x: NDArray[Any], y: NDArray[Any], label: str, *, x_label: str, y_lab
         alpha = float(np.clip(120 / max(1, len(x)), 0.15, 0.7))
         axes.plot(x, y, "o", color=_COLOURS[0], markersize=3.2, markeredgewidth=0, alpha=alpha)
         _diagonal(axes)
+        axes.locator_params(axis="x", nbins=4)
         axes.set(xlabel=x_label, ylabel=y_label)
 
     return chart(draw, label, height=320)
@@ -370,6 +372,7 @@ def spread(counts: Sequence[int], edges: tuple[float, float], label: str, *, x: 
         steps = np.linspace(*edges, len(counts) + 1)
         axes.stairs(counts, steps, fill=True, color=_COLOURS[0])
         axes.grid(visible=False, axis="x")
+        axes.locator_params(axis="x", nbins=5)
         axes.set(xlabel=x, ylabel="rows")
 
     return chart(draw, label)
