@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import batteries as bt
 from batteries.combine.calibrate import calibrate_entry
+from batteries.combine.decide import decide_entry
 from batteries.combine.reliability import calibration_error, reliability
 from batteries.combine.stack import stack_entries
 from batteries.errors import UsageError
@@ -27,13 +28,14 @@ from batteries.experiment.predictions import Predictions
 from batteries.files import digest_of, write_sealed, write_text
 from batteries.prepare.study import study
 from batteries.report import plots
+from batteries.report.combined import alike, combined
 from batteries.report.evaluation import Outcome, confusion, hardest, outcome_of
 from batteries.report.page import make_report, write_report, write_study_page
 from batteries.report.runs import _pieces
-from batteries.report.sections import combined
-from batteries.report.standing import _agreement as board_chart
+from batteries.report.standing import board
 from batteries.report.watch import changes
 from batteries.score.agreement import Pair, agreement_of
+from batteries.score.board import scores
 from batteries.score.entry import Entry, open_entry, write_entry
 from batteries.score.ledger import Ledger
 from entries import entry_of
@@ -379,8 +381,16 @@ def test_thinned_curves_keep_their_mean_and_their_gaps() -> None:
     assert np.mean(thin[1]) == np.mean(values)
     values[7] = float("nan")
     assert np.flatnonzero(np.isnan(plots.thinned((steps, values), most=500)[1])).tolist() == [3]
-    assert plots.thinned((steps[:500], values[:500]))[1] == values[:500]
-    assert len(plots.thinned((steps[:501], values[:501]))[1]) == 251
+    assert plots.thinned((steps[:500], values[:500]), most=500)[1] == values[:500]
+    assert len(plots.thinned((steps[:501], values[:501]), most=500)[1]) == 251
+
+
+@pytest.mark.parametrize("lines", [1, 5, 50])
+def test_a_chart_does_not_grow_with_the_folds_and_stages_it_shows(lines: int) -> None:
+    """A page of 12 runs with six such charts each stays below 3 MB."""
+    steps = [float(step) for step in range(20_000)]
+    values = np.random.default_rng(0).random(20_000).tolist()
+    assert len(plots.curves([(fold, (steps, values)) for fold in range(lines)], "loss", y="loss")) < 40_000
 
 
 def test_the_speed_of_training_is_said_where_it_was_measured(root: Path) -> None:
@@ -433,11 +443,85 @@ def test_entries_of_every_kind_are_listed_with_what_they_are_made_of(tmp_path: P
     other = entry_of(tmp_path, "two-001", probabilities(targets, 3.0, seed=1), targets, folds)
     calibrated = calibrate_entry(run, tmp_path)[1]
     stacked = stack_entries([run, other], tmp_path, model="logistic")
-    shown = combined([run, other, calibrated, stacked], [])
-    assert [(each.name, each.how, [name for name, *_ in each.members]) for each in shown] == [
-        ("calibrated-001", "temperature", ["one-001"]),
-        ("stack-001", "logistic", ["one-001", "two-001"]),
+    shown, total = combined([run, other, calibrated, stacked], [], lambda make, otherwise: make())
+    assert total == 2
+    assert [(each.name, each.how, [(m.name, m.weight) for m in each.members]) for each in shown] == [
+        ("calibrated-001", "temperature", [("one-001", None)]),
+        ("stack-001", "logistic", [("one-001", None), ("two-001", None)]),
     ]
+    assert re.fullmatch(r"log loss [\d.]+ before, [\d.]+ after, on other rows", shown[0].note)
+
+
+def test_a_decided_entry_says_what_its_rule_gains(tmp_path: Path) -> None:
+    targets = np.arange(90) % 2
+    run = entry_of(tmp_path, "toy-001", 0.1 + 0.2 * targets, targets, np.arange(90) // 30)
+    decided = decide_entry(run, tmp_path, objective="f1")[1]
+    (shown,), total = combined([run, decided], [], lambda make, otherwise: make())
+    assert (total, shown.name, shown.how) == (1, "decided-001", "f1")
+    assert shown.note == "f1 0.0000 without a rule, 1.0000 with it, on other rows"
+
+
+def test_a_damaged_record_of_what_was_learned_leaves_the_blend_on_the_page(root: Path) -> None:
+    (root / "blend-001" / "learned.json").write_text("{")
+    page = Page(write_report(root))
+    assert "blend-001/learned.json: " in page.text
+    assert page.text.count('<th scope="row">blend-001</th>') >= 2
+    assert "blends" in page.sections
+
+
+def test_an_entry_with_hundreds_of_members_lists_a_few_and_counts_the_others(tmp_path: Path) -> None:
+    targets = np.arange(90) % 3
+    members = {f"toy-{number:03}": 1 / 300 for number in range(300)}
+    blends = [
+        entry_of(tmp_path, f"blend-{n:03}", probabilities(targets, 1.0, n), targets, targets, kind="blend", how="mean",
+                 members=members)
+        for n in range(3)
+    ]  # fmt: skip
+    shown, total = combined(blends, [], lambda make, otherwise: make())
+    assert total == 3
+    assert [(len(each.members), each.more) for each in shown] == [(8, 292)] * 3
+
+
+def test_predictions_of_another_tool_are_an_entry_like_a_run_and_made_of_nothing(tmp_path: Path) -> None:
+    targets = np.arange(90) % 3
+    values = [probabilities(targets, 1.0, seed) for seed in range(2)]
+    run = entry_of(tmp_path, "toy-001", values[0], targets, targets)
+    outside = entry_of(tmp_path, "boosted", values[1], targets, targets, kind="imported")
+    with Ledger(tmp_path) as ledger:
+        for entry in (run, outside):
+            ledger.add_entry(entry.config)
+            ledger.add_score(entry.name, "oof", 0.5, metric="log_loss", higher_is_better=False)
+    assert combined([run, outside], [], lambda make, otherwise: make()) == ([], 0)
+    matrix = alike([run, outside], scores(tmp_path))
+    assert matrix is not None
+    expected = np.corrcoef(values[0].ravel(), values[1].ravel())[0, 1]
+    assert matrix.cells == [["1", f"{expected:.4f}"], [f"{expected:.4f}", "1"]]
+
+
+def test_labels_of_points_do_not_cover_each_other_and_the_strangest_point_keeps_its_own() -> None:
+    told = [0.80, 0.81, 0.82, 0.83, 0.84, 0.85, 0.86, 0.87, 0.88, 0.89] * 4
+    points = [(f"n{i}", score + 1e-4 * i, score) for i, score in enumerate(told)]
+    points[7] = ("strange", 0.87, 0.5)
+    noise = [None] * len(points)
+    unlike = [name == "strange" for name, *_ in points]
+    svg = plots.against(points, "chart", x="x", y="y", x_noise=noise, y_noise=noise, unlike=unlike)
+    shown = re.findall(r">(n\d+|strange)</text>", svg)
+    assert "strange" in shown
+    assert 4 <= len(shown) <= 12
+    alike = plots.against(
+        [(f"n{i}", 0.5, 0.6) for i in range(9)], "chart", x="x", y="y", x_noise=[None] * 9, y_noise=[None] * 9
+    )
+    assert "n0, n1, n2, n3, …" in alike
+
+
+def test_the_line_of_equal_scores_is_drawn_and_spoken_of_where_it_is_among_the_points() -> None:
+    def caption(shift: float) -> str:
+        pairs = [Pair(f"submission-{i:03}", "toy", i / 10, i / 10 + shift, "abc", 0.01) for i in range(1, 7)]
+        return board([], [], [agreement_of(pairs, board="public", metric="auc")]).plots[0].caption
+
+    assert "On the dashed line both scores agree" in caption(0.05)
+    assert "dashed" not in caption(-2.0)
+    assert "Every score here is below all of validation" in caption(-2.0)
 
 
 def test_confusion_counts_true_down_and_predicted_across() -> None:
@@ -506,8 +590,7 @@ def test_several_labels_a_row_are_said_to_have_no_confusion(tmp_path: Path) -> N
 def test_a_submission_unlike_the_others_is_named_below_the_leaderboard_chart() -> None:
     told = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.1]
     pairs = [Pair(f"submission-{i:03}", "toy", (i + 1) / 10, score, "abc", 0.01) for i, score in enumerate(told)]
-    plot = board_chart(agreement_of(pairs, board="public", metric="auc"))
-    assert plot is not None
+    (plot,) = board([], [], [agreement_of(pairs, board="public", metric="auc")]).plots
     assert "unlike the others: submission-006" in plot.caption
     assert plot.figures is not None
     assert [row[-1] for row in plot.figures.rows][-1] == "unlike the others"

@@ -12,6 +12,7 @@ import time
 import webbrowser
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 from signal import SIGINT
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ import typer
 
 from batteries.cli import show
 from batteries.cli.options import ROOT, Json
-from batteries.errors import Interrupted, UsageError
+from batteries.errors import BatteriesError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from batteries.score.board import Row
@@ -187,29 +188,56 @@ def report(
     if every < 0.5:
         raise UsageError(f"--every must be at least 0.5 seconds, got {every:g}")
     table = _training_table() if images else None
-    made = make_report(ROOT, table=table, refresh=every if watch else None)
+    if watch:
+        _watch(every, table, browser=browser)
+        return
+    made = make_report(ROOT, table=table)
     if json:
         show.as_json(made.plain())
     else:
-        print(f"the report: {made.path}", flush=True)
-    for problem in made.problems:
-        print(f"warning: left out: {problem}", file=sys.stderr)
+        print(f"the report: {made.path}")
+    _left_out(made.problems)
     if browser:
-        webbrowser.open(made.path.resolve().as_uri())
-    if watch:
-        _watch(every, table)
+        _open(made.path)
 
 
-def _watch(every: float, table: Any) -> None:
+def _left_out(problems: Sequence[str]) -> None:
+    for problem in problems:
+        print(f"warning: left out: {problem}", file=sys.stderr, flush=True)
+
+
+def _open(path: Path) -> None:
+    if not webbrowser.open(path.resolve().as_uri()):
+        print(f"warning: no browser could be started; open it yourself: {path.resolve().as_uri()}", file=sys.stderr)
+
+
+def _watch(every: float, table: Any, *, browser: bool) -> None:
     """Make the report again after each change; Ctrl-C leaves a page that no longer loads itself."""
-    from batteries.report.page import make_report
+    from batteries.report.page import Made, make_report
     from batteries.report.watch import changes
 
-    print(f"watching {ROOT}, every {every:g} s; Ctrl-C ends it", flush=True)
+    made: Made | None = None
     try:
         for _ in changes(ROOT, every):
-            make_report(ROOT, table=table, refresh=every)
-            print(f"{time.strftime('%H:%M:%S')} made again", flush=True)
+            try:
+                before, made = made, make_report(ROOT, table=table, refresh=every)
+            except BatteriesError as error:
+                if made is None:
+                    raise
+                print(
+                    f"{time.strftime('%H:%M:%S')} not made again: {' '.join(str(error).split())}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                continue
+            _left_out([problem for problem in made.problems if before is None or problem not in before.problems])
+            if before is not None:
+                print(f"{time.strftime('%H:%M:%S')} made again", flush=True)
+                continue
+            print(f"the report: {made.path}; made again as runs change, looked at every {every:g} s", flush=True)
+            print("Ctrl-C ends it", flush=True)
+            if browser:
+                _open(made.path)
     except KeyboardInterrupt:
         path = make_report(ROOT, table=table).path
         raise Interrupted(f"stopped watching; the report stays: {path}", signum=SIGINT) from None

@@ -23,8 +23,9 @@ from batteries.files import write_text
 from batteries.prepare.study import Study
 from batteries.report import sections
 from batteries.report.closer import CloserView, closer
+from batteries.report.combined import alike, combined
 from batteries.report.gallery import study_context, thumbnails
-from batteries.report.runs import chosen, fold_boxes, views
+from batteries.report.runs import chosen, views
 from batteries.report.standing import board
 from batteries.report.view import FILTERS, counted
 from batteries.score.agreement import Agreement, agreement
@@ -145,28 +146,38 @@ def _gather(root: Path, table: pl.DataFrame | None) -> dict[str, Any]:
     runs: list[Run] = attempt(lambda: all_runs(root), [])
     study = attempt(lambda: _study(root), None)
     drawn = chosen(runs, {row.name: place for place, row in enumerate(rows)})
+    sent: list[dict[str, Any]] = attempt(lambda: submissions(root), [])
+    made_of, num_made = combined(entries, rows, attempt)
     damaged = len(problems)
     nearer = attempt(lambda: _closer(root, rows, entries, study, table), None)
-    best = rows[0] if rows and rows[0].valid is not None else None
-    kinds = Counter(row.kind for row in rows)
     return {
         "title": f"Report: {root.resolve().parent.name}",
         "updated": max((event["at"] for event in events), default="")[:16].replace("T", " "),
-        "kinds": [counted(n, kind, kind if kind.endswith("ed") else None) for kind, n in kinds.items()],
-        "best": best,
-        "folds": best and next((e.config["folds"].get("strategy") for e in entries if e.name == best.name), None),
+        **_best(rows, entries),
         "board": board(rows, events, attempt(lambda: _agreements(root), [])) if rows else None,
         "closer": nearer,
         "undrawable": bool(rows) and nearer is None and len(problems) == damaged,
-        "boxes": fold_boxes(rows, events),
         "runs": views(drawn, attempt),
         "undrawn": len(runs) - len(drawn),
-        "combined": sections.combined(entries, rows),
-        "alike": attempt(lambda: sections.alike(entries, rows), None),
+        "combined": made_of,
+        "num_combined": num_made,
+        "alike": attempt(lambda: alike(entries, rows), None),
         "study": study,
-        "submissions": sections.submitted(attempt(lambda: submissions(root), []), events),
+        "submissions": sections.submitted(sent, events, rows),
+        "num_submissions": len(sent),
         "machines": sections.machines(runs, attempt),
         "problems": problems,
+    }
+
+
+def _best(rows: Sequence[Row], entries: Sequence[Entry]) -> dict[str, Any]:
+    """The best entry with its folds, and how many entries of each kind there are."""
+    best = rows[0] if rows and rows[0].valid is not None else None
+    kinds = Counter(row.kind for row in rows)
+    return {
+        "best": best,
+        "folds": best and next((e.config["folds"].get("strategy") for e in entries if e.name == best.name), None),
+        "kinds": [counted(n, kind, kind if kind.endswith("ed") else None) for kind, n in kinds.items()],
     }
 
 

@@ -18,6 +18,7 @@ import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
@@ -25,8 +26,9 @@ from numpy.typing import NDArray
 SERIES = 8
 """Different colours; the ninth line is coloured like the first."""
 
-MOST_POINTS = 500
-"""Points of one line; a chart is narrower, and a page must not grow with the length of a training."""
+MOST_POINTS = 1200
+"""Points of all lines of a chart: a page must not grow with the length of a training, nor with folds and stages."""
+_LEAST_POINTS = 20  # of one line, however many there are
 
 _INK = "#010203"  # sentinels: colours nobody would choose, replaced by the page's own
 _FAINT = "#010204"
@@ -35,12 +37,14 @@ _WIDTH, _HEIGHT = 360, 236  # points of the drawing; one is about a pixel on a p
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 10.5,
+    "font.size": 11.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.formatter.use_mathtext": False,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-5, 9),
     "grid.color": _FAINT,
     "grid.linewidth": 0.8,
     "figure.facecolor": "none",
@@ -72,7 +76,8 @@ def chart(draw: Callable[[Axes], object], label: str, *, height: int = _HEIGHT) 
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
         draw(figure.subplots())
-        figure.savefig(buffer, format="svg", metadata=_METADATA)
+        # savefig would draw everything twice
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=_METADATA)  # type: ignore[no-untyped-call]
     return Markup(_for_page(buffer.getvalue().decode(), label, salt))
 
 
@@ -113,13 +118,15 @@ def curves(
 ) -> Markup:
     """Draw lines over the training step.
 
-    `lines` are (fold, points), each thinned to `MOST_POINTS`; `stages` are (first step, name), drawn as
+    `lines` are (fold, points), thinned to `MOST_POINTS` in all; `stages` are (first step, name), drawn as
     marks on top; `log` allows a logarithmic scale where the values span too much for an even one.
     """
 
+    most = max(_LEAST_POINTS, MOST_POINTS // max(1, len(lines)))
+
     def draw(axes: Axes) -> None:
         for fold, points in lines:
-            steps, values = thinned(points)
+            steps, values = thinned(points, most)
             marker = "o" if len(steps) <= 12 else ""
             axes.plot(steps, values, color=colour(fold), marker=marker, markersize=2.6, alpha=0.9)
         for number, (step, name) in enumerate(stages):
@@ -128,18 +135,19 @@ def curves(
             at = step if number else 0.0
             placed = axes.get_xaxis_transform() if number else axes.transAxes
             axes.text(
-                at, 1.02, f" {name}" if number else name, transform=placed, fontsize=9, va="bottom", clip_on=False
+                at, 1.02, f" {name}" if number else name, transform=placed, fontsize=10, va="bottom", clip_on=False
             )
         if log and _wide([value for _, (_, values) in lines for value in values]):
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.locator_params(axis="x", nbins=6)
         axes.set(xlabel="update", ylabel=y)
 
     return chart(draw, label)
 
 
-def thinned(points: Points, most: int = MOST_POINTS) -> Points:
+def thinned(points: Points, most: int) -> Points:
     """Return at most so many points, each the mean of as many neighbours; a NaN among them stays one.
 
     >>> thinned(([1, 2, 3, 4, 5], [0.0, 1.0, 2.0, 3.0, 4.0]), most=3)
@@ -172,6 +180,7 @@ def dots(values: Mapping[int, float], label: str, *, x: str) -> Markup:
             axes.plot([score], [fold], "o", color=colour(fold), markersize=6)
         axes.set_yticks(folds, [str(fold) for fold in folds])
         axes.set_ylim(max(folds) + 0.6, min(folds) - 0.6)
+        axes.locator_params(axis="x", nbins=6)
         axes.set(xlabel=x, ylabel="fold")
 
     return chart(draw, label)
@@ -199,6 +208,7 @@ def intervals(points: Sequence[tuple[str, float, float | None]], label: str, *, 
     """Draw (name, score, noise), the first on top: bars of two standard deviations, the band of the first."""
 
     def draw(axes: Axes) -> None:
+        axes.use_sticky_edges = False  # the band would end where the chart does
         _, first, noise = points[0]
         if noise:
             axes.axvspan(first - 2 * noise, first + 2 * noise, color=_COLOURS[0], alpha=0.12, linewidth=0)
@@ -228,10 +238,10 @@ def against(
     y_noise: Sequence[float | None],
     unlike: Sequence[bool] = (),
 ) -> Markup:
-    """Draw named points (name, x, y) with a bar of one standard deviation each way, and the line x = y.
+    """Draw named points (name, x, y) with a bar of one standard deviation each way.
 
-    A band of two standard deviations, the median of what is known of x, lies around the line; points that
-    are `unlike` the others are squares of another colour.
+    Where `meeting` says so, the line x = y is drawn, with a band of two standard deviations around it, the median
+    of what is known of x; points that are `unlike` the others are squares of another colour.
     """
 
     def draw(axes: Axes) -> None:
@@ -240,21 +250,62 @@ def against(
             axes.errorbar(
                 [at], [to], xerr=_bar(x_noise[number]), yerr=_bar(y_noise[number]),
                 fmt="s" if far[number] else "o", color=_COLOURS[int(far[number])],
-                markersize=4, elinewidth=0.9, alpha=0.85,
+                ecolor=(_COLOURS[int(far[number])], 0.45), markersize=5, elinewidth=0.9,
             )  # fmt: skip
-        for at, to in dict.fromkeys((at, to) for _, at, to in points):
-            names = ", ".join(name for name, *place in points if place == [at, to])
-            axes.annotate(names, (at, to), xytext=(5, 4), textcoords="offset points", fontsize=9)
         axes.margins(0.12)
-        limits = axes.get_xlim(), axes.get_ylim()
-        _diagonal(axes)
-        if known := [noise for noise in x_noise if noise]:
-            ends, width = np.array(sorted(value for pair in limits for value in pair))[[0, -1]], 2 * np.median(known)
-            axes.fill_between(ends, ends - width, ends + width, color=_COLOURS[0], alpha=0.1, linewidth=0)
-        axes.set(xlim=limits[0], ylim=limits[1])
+        for at, to, names in _labels(points, far):
+            axes.annotate(names, (at, to), xytext=(5, 4), textcoords="offset points", fontsize=10)
+        axes.locator_params(nbins=6)
+        if meeting(points, x_noise, y_noise):
+            _equal(axes, [noise for noise in x_noise if noise])
         axes.set(xlabel=x, ylabel=y)
 
     return chart(draw, label, height=300)
+
+
+def _labels(points: Sequence[tuple[str, float, float]], far: Sequence[bool]) -> list[tuple[float, float, str]]:
+    """Names where they cover no other name, those of points unlike the others first; equal points share a label."""
+    names: dict[tuple[float, float], list[str]] = {}
+    for _, (name, at, to) in sorted(zip(far, points, strict=True), key=lambda each: not each[0]):
+        names.setdefault((at, to), []).append(name)
+    wide, high = (np.ptp([place[axis] for place in names]) or 1.0 for axis in (0, 1))
+    shown: list[tuple[float, float, str]] = []
+    for (at, to), own in names.items():
+        label = ", ".join(own[:4]) + (", …" if len(own) > 4 else "")
+        lengths = ((abs(at - x), abs(to - y), len(label if at < x else other)) for x, y, other in shown)
+        if all(away > (0.05 + 0.035 * length) * wide or up > 0.06 * high for away, up, length in lengths):
+            shown.append((at, to, label))
+    return shown
+
+
+def meeting(
+    points: Sequence[tuple[str, float, float]], x_noise: Sequence[float | None], y_noise: Sequence[float | None]
+) -> bool:
+    """Whether x and y with their bars have a value in common, so that the line x = y is among the points.
+
+    >>> points = [("a", 0.1, 0.5), ("b", 0.3, 0.6)]
+    >>> meeting(points, [0.1, 0.1], [None, 0.1]), meeting(points, [0.1, 0.2], [None, None])
+    (False, True)
+    """
+    left, right = _ends([at for _, at, _ in points], x_noise)
+    low, high = _ends([to for *_, to in points], y_noise)
+    return left <= high and low <= right
+
+
+def _ends(values: Sequence[float], noises: Sequence[float | None]) -> tuple[float, float]:
+    """The lowest and the highest end of bars of one standard deviation."""
+    bars = [(value, noise or 0.0) for value, noise in zip(values, noises, strict=True)]
+    return min(value - noise for value, noise in bars), max(value + noise for value, noise in bars)
+
+
+def _equal(axes: Axes, known: Sequence[float]) -> None:
+    """The line x = y with the band of its noise; the limits stay."""
+    limits = axes.get_xlim(), axes.get_ylim()
+    _diagonal(axes)
+    if known:
+        ends, width = np.array(sorted(value for pair in limits for value in pair))[[0, -1]], 2 * np.median(known)
+        axes.fill_between(ends, ends - width, ends + width, color=_COLOURS[0], alpha=0.1, linewidth=0)
+    axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def _bar(noise: float | None) -> list[float] | None:
@@ -274,6 +325,7 @@ def scatter(x: NDArray[Any], y: NDArray[Any], label: str, *, x_label: str, y_lab
         alpha = float(np.clip(120 / max(1, len(x)), 0.15, 0.7))
         axes.plot(x, y, "o", color=_COLOURS[0], markersize=3.2, markeredgewidth=0, alpha=alpha)
         _diagonal(axes)
+        axes.locator_params(axis="x", nbins=4)
         axes.set(xlabel=x_label, ylabel=y_label)
 
     return chart(draw, label, height=320)
@@ -320,6 +372,7 @@ def spread(counts: Sequence[int], edges: tuple[float, float], label: str, *, x: 
         steps = np.linspace(*edges, len(counts) + 1)
         axes.stairs(counts, steps, fill=True, color=_COLOURS[0])
         axes.grid(visible=False, axis="x")
+        axes.locator_params(axis="x", nbins=5)
         axes.set(xlabel=x, ylabel="rows")
 
     return chart(draw, label)

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from batteries.report import plots
-from batteries.report.view import Figures, Plot, counted, rough, score, size
-from batteries.score.board import Row
+from batteries.report.view import Plot, counted, rough, score, size
 from batteries.train.log import read_metrics
 from batteries.train.record import Run
 
@@ -24,7 +23,6 @@ MOST_RUNS = 12
 """Runs whose curves are drawn; each takes some 100 kB of the page."""
 MOST_WAITING = 4
 """Of them, runs that have no place on the board yet: those that train."""
-MOST_BOXES = 20
 _MORE_METRICS = 2  # beside the one that ranks
 
 Lines = dict[int, list[dict[str, Any]]]
@@ -54,27 +52,6 @@ def views(runs: Sequence[Run], attempt: Callable[..., Any]) -> list[RunView]:
     """Return what there is to show of each run; those without any measurement are left out."""
     shown = [attempt(lambda run=run: _view(run, attempt), None) for run in runs]
     return [view for view in shown if view is not None]
-
-
-def fold_boxes(rows: Sequence[Row], events: Sequence[Mapping[str, Any]]) -> Plot | None:
-    """Draw the scores of the folds of the best entries side by side; None where none has two folds."""
-    newest = {(e["entry"], e["fold"]): e["value"] for e in events if e["scope"] == "fold" and e["value"] is not None}
-    groups: list[tuple[str, list[float]]] = []
-    for row in rows:
-        values = [float(value) for (name, _), value in newest.items() if name == row.name]
-        if len(values) > 1 and row.group == rows[0].group:
-            groups.append((row.name, values))
-    if not groups:
-        return None
-    shown, metric = groups[:MOST_BOXES], rows[0].metric
-    label = f"{metric} of the folds of {counted(len(shown), 'entry', 'entries')}, best validation first"
-    caption = "Dots are folds; a box holds the middle half of them, the coloured line is the median."
-    caption += f" The best {len(shown)} of {len(groups)} are drawn." if len(shown) < len(groups) else ""
-    table = Figures(
-        ["entry", "lowest", "median", "highest"],
-        [[name, *(score(float(v)) for v in np.quantile(values, (0, 0.5, 1)))] for name, values in shown],
-    )
-    return Plot(plots.boxes(shown, label, x=f"{metric} of a fold"), caption, table)
 
 
 def _view(run: Run, attempt: Callable[..., Any]) -> RunView | None:
@@ -117,7 +94,13 @@ def _curves(run: Run, lines: Lines) -> list[Plot]:
     wanted.append(((f"valid/{metric['name']}",), f"validation {metric['name']}", best))
     more = run.config["also"][:_MORE_METRICS]
     wanted += [((f"valid/{other}",), f"validation {other}", "On the held-out fold.") for other in more]
-    wanted.append((("lr",), "learning rate", "The schedule as it was; of the first group of parameters."))
+    wanted.append(
+        (
+            ("lr",),
+            "learning rate",
+            "The schedule as it was, of the first group of parameters; folds that are alike cover each other.",
+        )
+    )
     wanted.append((("step/grad_norm",), "gradient norm", "Of the whole gradient, before it was clipped."))
     charts = (_curve(run.name, lines, keys, title, caption) for keys, title, caption in wanted)
     return [chart for chart in charts if chart is not None]

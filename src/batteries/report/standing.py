@@ -22,6 +22,7 @@ MOST_ROWS = 300
 """Of the table; a page with more would be slow to sort and to read."""
 _MOST_BARS = 20  # entries of one chart
 _MOST_POINTS = 40
+_LABELS = ", where there is room"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def board(rows: Sequence[Row], events: Sequence[Mapping[str, Any]], agreed: Sequ
         noise = noises.get((row.name, "test"))
         if row.gap is not None and row.noise is not None and noise is not None:
             explained[row.name] = abs(row.gap) <= 2 * float(np.hypot(row.noise, noise))
-    charts = [_leaders(rows), *(_agreement(each) for each in agreed), _tested(rows, noises)]
+    charts = [_leaders(rows), _fold_boxes(rows, events), *(_agreement(each) for each in agreed), _tested(rows, noises)]
     return BoardView(
         rows=list(rows[:MOST_ROWS]),
         total=len(rows),
@@ -75,6 +76,26 @@ def _leaders(rows: Sequence[Row]) -> Plot | None:
     return Plot(plots.intervals(points, label, x=f"validation {metric}"), caption, table)
 
 
+def _fold_boxes(rows: Sequence[Row], events: Sequence[Mapping[str, Any]]) -> Plot | None:
+    """The scores of the folds of the best entries side by side; None where none has two folds."""
+    newest = {(e["entry"], e["fold"]): e["value"] for e in events if e["scope"] == "fold" and e["value"] is not None}
+    values: dict[str, list[float]] = {}
+    for (name, _), value in newest.items():
+        values.setdefault(name, []).append(float(value))
+    named = [row.name for row in rows if row.group == rows[0].group and len(values.get(row.name, ())) > 1]
+    if not named:
+        return None
+    shown, metric = [(name, values[name]) for name in named[:_MOST_BARS]], rows[0].metric
+    label = f"{metric} of the folds of {counted(len(shown), 'entry', 'entries')}, best validation first"
+    caption = "Dots are folds; a box holds the middle half of them, the coloured line is the median."
+    caption += f" The best {len(shown)} of {len(named)} are drawn." if len(shown) < len(named) else ""
+    table = Figures(
+        ["entry", "lowest", "median", "highest"],
+        [[name, *(score(float(v)) for v in np.quantile(own, (0, 0.5, 1)))] for name, own in shown],
+    )
+    return Plot(plots.boxes(shown, label, x=f"{metric} of a fold"), caption, table)
+
+
 def _agreement(agreed: Agreement) -> Plot | None:
     """Validation against a leaderboard over all submissions."""
     pairs = agreed.pairs[-_MOST_POINTS:]
@@ -83,16 +104,19 @@ def _agreement(agreed: Agreement) -> Plot | None:
     where = f"{agreed.board} leaderboard"
     label = f"Validation {agreed.metric} against the {where} for {counted(len(pairs), 'submission')}"
     numbers = [pair.submission.rpartition("-")[2].lstrip("0") for pair in pairs]
+    points = [(number, pair.valid, pair.board) for number, pair in zip(numbers, pairs, strict=True)]
+    noises: tuple[list[float | None], list[float | None]] = ([pair.noise for pair in pairs], [None] * len(pairs))
     svg = plots.against(
-        [(number, pair.valid, pair.board) for number, pair in zip(numbers, pairs, strict=True)],
+        points,
         label,
         x=f"validation {agreed.metric}",
         y=where,
-        x_noise=[pair.noise for pair in pairs],
-        y_noise=[None] * len(pairs),
+        x_noise=noises[0],
+        y_noise=noises[1],
         unlike=[pair.outlier for pair in pairs],
     )
-    caption = f"{sentence(agreed.sentence)} Numbers are submissions. {_reading(pairs[0].noise)}"
+    reading = _reading(points, pairs[0].noise, line=plots.meeting(points, *noises))
+    caption = f"{sentence(agreed.sentence)} Numbers are submissions{_LABELS}. {reading}"
     caption += f" The newest {len(pairs)} are drawn." if len(pairs) < len(agreed.pairs) else ""
     rows = [
         [pair.submission, pair.entry, score(pair.valid), rough(pair.noise), score(pair.board), _remark(pair)]
@@ -110,9 +134,12 @@ def _remark(pair: Any) -> str:
     )
 
 
-def _reading(noise: float | None) -> str:
-    line = "On the dashed line both scores agree"
-    return f"{line}; bars are one standard deviation, the band is two." if noise is not None else f"{line}."
+def _reading(points: Sequence[tuple[str, float, float]], noise: float | None, *, line: bool) -> str:
+    """What the line, the bars and the band say."""
+    bars = "" if noise is None else "; bars are one standard deviation"
+    if line:
+        return f"On the dashed line both scores agree{bars}{', the band is two' if bars else ''}."
+    return f"Every score here is {'above' if points[0][2] > points[0][1] else 'below'} all of validation{bars}."
 
 
 def _tested(rows: Sequence[Row], noises: Mapping[tuple[str, str], float | None]) -> Plot | None:
@@ -126,15 +153,11 @@ def _tested(rows: Sequence[Row], noises: Mapping[tuple[str, str], float | None])
         return None
     shown, metric = both[:_MOST_POINTS], rows[0].metric
     label = f"Validation {metric} against the test set for {len(shown)} entries"
-    svg = plots.against(
-        [(number, valid, test) for number, _, valid, test in shown],
-        label,
-        x=f"validation {metric}",
-        y="test set",
-        x_noise=[row.noise for _, row, *_ in shown],
-        y_noise=[noises.get((row.name, "test")) for _, row, *_ in shown],
-    )
-    caption = f"Numbers are places on the board. {_reading(shown[0][1].noise)}"
+    points = [(number, valid, test) for number, _, valid, test in shown]
+    bars = [row.noise for _, row, *_ in shown], [noises.get((row.name, "test")) for _, row, *_ in shown]
+    svg = plots.against(points, label, x=f"validation {metric}", y="test set", x_noise=bars[0], y_noise=bars[1])
+    reading = _reading(points, shown[0][1].noise, line=plots.meeting(points, *bars))
+    caption = f"Numbers are places on the board{_LABELS}. {reading}"
     caption += f" The best {len(shown)} of {len(both)} are drawn." if len(shown) < len(both) else ""
     table = [[row.name, score(valid), score(test)] for _, row, valid, test in shown]
     return Plot(svg, caption, Figures(["entry", "validation", "test"], table))

@@ -57,21 +57,31 @@ def score(value: Any) -> str:
 
 
 def rough(value: Any) -> str:
-    """A noise or a weight with two significant digits."""
+    """A noise or a weight with two significant digits.
+
+    >>> rough(0.0123), rough(0.0), rough(1234.5)
+    ('0.012', '0', '1,234')
+    """
     return NONE if value is None or not isfinite(value) else _two_digits(value)
 
 
 def _two_digits(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:#.2g}"
+    return f"{value:,.0f}" if abs(value) >= 10 or value == 0 else f"{value:#.2g}"
 
 
 def figure(value: Any) -> str:
-    """Any figure of a table with four significant digits; texts as they are."""
+    """Any figure of a table with four significant digits, all of its whole ones up to 15; texts as they are.
+
+    >>> figure(0.00012345), figure(123456.78), figure(1e20), figure(12345), figure("one")
+    ('0.0001234', '123,457', '1e+20', '12,345', 'one')
+    """
     if value is None:
         return NONE
     if isinstance(value, str):
         return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def signed(value: Any) -> str:

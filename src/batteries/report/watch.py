@@ -39,7 +39,7 @@ def _files(folder: str) -> Iterator[tuple[str, int, int]]:
 
 
 def changes(root: Path, seconds: float, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
-    """Yield once at the beginning and after every change, looking every so many seconds; it never ends.
+    """Yield at once, then after every change, looking every so many seconds; it never ends.
 
     What changes while a report is made counts as a change after it.
     """
