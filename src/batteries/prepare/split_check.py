@@ -160,11 +160,12 @@ def check_split(
     FoldsError
         When the folds are of other ids than the table, or a column is not there or has empty rows.
 
-    >>> table = pl.DataFrame({"id": range(8), "x": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.1], "target": [0, 1] * 4})
     >>> from batteries.prepare.strategies import KFold
-    >>> found = check_split(table, make_folds(table, KFold(n=2)), show=False)
+    >>> x = [row % 19 / 10 for row in range(20)]  # the last row says what the first one says
+    >>> table = pl.DataFrame({"id": range(20), "x": x, "y": [each**2 for each in x], "target": [0, 1] * 10})
+    >>> found = check_split(table, make_folds(table, KFold(n=2, seed=1)), show=False)
     >>> found.leaks[0].sentence
-    'duplicates: 2 held-out rows equal a row that trains, in column x (fold 0: 7 and 0; fold 1: 0 and 7)'
+    'duplicates: 2 held-out rows equal a row that trains, in all 2 columns (x, y) (fold 0: 19 and 0; fold 1: 0 and 19)'
     """
     if len(table) != len(folds.ids) or not (table[id] == folds.ids).all():
         raise FoldsError(f"the folds are of other ids than the table, or in another order ({len(folds.ids)} rows)")
