@@ -58,7 +58,7 @@ class Found:
     notes: tuple[str, ...]
 
 
-def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], show: bool = True) -> Found:
+def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], near: bool = True, show: bool = True) -> Found:
     """Find rows that are equal in all features, and texts and images that are nearly the same.
 
     Parameters
@@ -67,6 +67,8 @@ def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], show: bool = True) 
         Image columns hold arrays or paths of files, seen from the working folder.
     apart
         Columns that are no features: id, target, groups, folds. Row numbers are left out in any case.
+    near
+        Whether to compare texts and images too, which takes its time.
     show
         Whether to show a bar while texts and images are compared.
 
@@ -76,10 +78,10 @@ def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], show: bool = True) 
     features = [name for name in names if _varies(table[name])]
     if features:
         group = equal_rows(table, features)
-        pairs = pairs_of(group)
-        chance = 0.0 if _tell_apart(table, features) or not pairs else expected_pairs(table, features, group)
-        if pairs and not surprising(pairs, chance):
-            equal = f"{pairs:,} pairs of rows are" if pairs > 1 else "1 pair of rows is"
+        equals = pairs_of(group)
+        chance = 0.0 if _tell_apart(table, features) or not equals else expected_pairs(table, features, group)
+        if equals and not surprising(equals, chance):
+            equal = f"{equals:,} pairs of rows are" if equals > 1 else "1 pair of rows is"
             notes.append(
                 f"{equal} equal in {_columns(features)} and no duplicates: rows that differ by a step in one of them"
                 f" speak for {chance:,.3g} by chance"
@@ -88,10 +90,10 @@ def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], show: bool = True) 
             found.append(Alike("duplicates", _columns(features), group))
     else:
         notes.append("rows are not compared: beside id and target no column differs from row to row")
-    for name in names:
-        near = _near(table[name], show, notes)
-        if near is not None:
-            found.append(Alike("near-duplicates", _columns([name]), groups_of_pairs(len(table), near)))
+    for name in names if near else ():
+        pairs = _near(table[name], show, notes)
+        if pairs is not None:
+            found.append(Alike("near-duplicates", _columns([name]), groups_of_pairs(len(table), pairs)))
     return Found(tuple(found), tuple(notes))
 
 
