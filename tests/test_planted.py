@@ -6,6 +6,7 @@ and what the split check says (`leaks`) of the folds that one would deal without
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -299,3 +300,27 @@ def test_flaws_that_come_together_are_all_named() -> None:
     data = copies(drifted(leaking(patients())))
     assert set(studied(data).flaws) >= {"duplicates", "leak", "drift"}
     assert leaks(data) == ("duplicates",)
+
+
+@pytest.mark.parametrize(
+    ("plant", "folds"), [(visits, 'bt.Grouped("patient", n=5)'), (later, 'bt.TimeOrdered("day", n=5)')]
+)
+def test_a_new_folder_study_and_split_agree_on_groups_and_time(
+    plant: Callable[[Data], Data], folds: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = plant(patients())
+    Path("data").mkdir()
+    data.train.write_csv("data/train.csv")
+    data.test.drop("target").write_csv("data/test.csv")
+    assert main(["new", "planted", "--from", "data"]) == 0
+    monkeypatch.chdir("planted")
+    text = Path("experiment.py").read_text()
+    assert f"    folds = {folds}" in text
+    assert '"patient",' not in text, "a group of no test row is no feature"
+    capfd.readouterr()
+    assert main(["study", "--json"]) == 0
+    advice = json.loads(capfd.readouterr().out)["advice"]
+    assert [each["flaw"] for each in advice if each["flaw"]] == []
+    assert any(each["line"] == f"folds = {folds}" and "as the experiment does" in each["what"] for each in advice)
+    assert main(["split"]) == 0
+    assert capfd.readouterr().out.rstrip().endswith("nothing leaks")
