@@ -6,6 +6,7 @@ and what the split check says (`leaks`) of the folds that one would deal without
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from sklearn.model_selection import cross_val_predict
 
 import batteries as bt
 from batteries.cli.app import main
+from batteries.prepare.chance import look_alikes
+from batteries.prepare.duplicates import PICTURE_LIKENESS, fingerprints, likeness_of, near_images
 from batteries.prepare.folds import make_folds
 from batteries.prepare.split_check import check_split
 from batteries.prepare.strategies import KFold
@@ -185,6 +188,7 @@ def saved_again(data: Data) -> Data:
     return appended(data, data.train[:8].with_columns(pl.col("file") + ".jpg"))
 
 
+FASHION = Path("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz")
 ORIGINALS: dict[str, Callable[[], Data]] = {"cells": cells, "patients": patients, "digits": digits, "files": files}
 NAMES: list[tuple[str, Callable[[Data], Data], tuple[str, ...], tuple[str, ...]]] = [
     # original, plant, what the study names, what the split check names
@@ -249,6 +253,28 @@ def test_a_strong_column_whose_rest_others_explain_is_no_leak() -> None:
     copied = bt.study(table.with_columns(code=pl.col("target") * 2 + data.target[0]), target="target", show=False)
     assert (natural.flaws, copied.flaws) == ((), ("leak",))
     assert natural.powers[0].power > 0.6
+
+
+def test_one_column_that_drifts_is_dropped_without_those_that_help_to_tell() -> None:
+    found = studied(drifted(leaking(visits(patients()))))
+    (line,) = [advice.line for advice in found.advice if advice.flaw == "drift"]
+    assert line == 'table = table.drop("bmi")'
+
+
+@pytest.mark.skipif(not FASHION.exists(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_images_that_look_alike_among_many_are_told_from_copies() -> None:
+    with gzip.open(FASHION) as file:
+        pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)[:8000]
+    prints = fingerprints(pixels)
+    wide = near_images(prints, likeness=0.992)
+    near = int((likeness_of(prints, wide) >= PICTURE_LIKENESS).sum())
+    assert near > 0, "there are some"
+    assert (len(look_alikes(prints)[0]), look_alikes(prints)[1]) == (0, near)
+    again = fingerprints(np.concatenate([pixels, pixels[:80] // 2 + 60]))
+    found, left_out = look_alikes(again)
+    assert left_out == 0
+    planted = {(row, 8000 + row) for row in range(80)}
+    assert len(planted & {tuple(pair) for pair in found.tolist()}) >= 78
 
 
 EXPERIMENT = """

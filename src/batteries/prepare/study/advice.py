@@ -88,6 +88,8 @@ def _stratified(study: Study) -> Advice:
     common = max(target.classes, key=lambda c: c.rows)
     spread = f"{len(target.classes)} classes of {rare.rows:,} to {common.rows:,} rows"
     spread += f" ({rare.share:.1%} to {common.share:.1%})"
+    if rare.rows == common.rows:
+        spread = f"{len(target.classes)} classes of {rare.rows:,} rows each"
     if rare.rows < 2:
         why = f"{spread}; class {quoted(rare.label)} has a single row, which cannot be in every fold{_parted(study)}"
         return _declared(

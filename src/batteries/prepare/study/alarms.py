@@ -14,6 +14,7 @@ from batteries.prepare.study.findings import Adversarial, Near
 from batteries.prepare.study.words import NAMED, counted, ids_of, named, quoted
 
 _LISTED = 12  # ids in a line to write
+_PARTNER = 0.1  # of what the most telling column costs; those that cost less only help it to tell
 
 
 def alarms(study: Study) -> Iterator[Advice]:
@@ -169,7 +170,8 @@ def _drift(study: Study) -> Iterator[Advice]:
     found = study.adversarial if study.adversarial and study.adversarial.clear else None
     if not clear and found is None:
         return
-    telling = [] if found is None else [one for one in found.columns if one.drop > 0.01] or list(found.columns[:1])
+    least = 0.0 if found is None else max(0.01, _PARTNER * found.columns[0].drop)
+    telling = [] if found is None else [one for one in found.columns if one.drop > least] or list(found.columns[:1])
     reasons = []
     if found is not None:
         drops = ", ".join(f"{quoted(one.column)} (by {one.drop:.3f})" for one in telling[:3])

@@ -183,7 +183,8 @@ def _most_frequent(column: pl.Series) -> tuple[str | None, int | None]:
     times = counts["rows"].max()
     if not isinstance(times, int) or times < 2:
         return None, None
-    value = min(str(value) for value in counts.filter(pl.col("rows") == times)["value"].head(1000).to_list())
+    values = counts.filter(pl.col("rows") == times)["value"].head(1000).to_list()
+    value = min(f"{each:.6g}" if isinstance(each, float) else str(each) for each in values)
     return (value if len(value) <= _LONG else f"{value[: _LONG - 1]}…"), times
 
 
