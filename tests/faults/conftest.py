@@ -7,6 +7,7 @@ import time
 
 import acts
 import pytest
+
 from goals import figure
 
 BEGAN = time.monotonic()

@@ -10,10 +10,10 @@ from typing import Any
 
 import acts
 import pytest
-from goals import FULL, figure
 
 import killing
 from batteries.files import read_sealed, write_sealed
+from goals import FULL, figure
 from test_resume import assert_same, outcome, stormy_in
 
 pytestmark = pytest.mark.usefixtures("disk")

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import acts
 import pytest
-from goals import FULL, figure
 
 import batteries as bt
 from batteries.cli.app import main
 from batteries.errors import BatteriesError
 from batteries.files import safe_name
+from goals import FULL, figure
 from test_launch import listening
 from test_resume import toy_in
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import acts
 import pytest
-from goals import FULL, figure, times
 
 import killing
 from batteries.score.ledger import Ledger
+from goals import FULL, figure, times
 from test_distributed import exact_toy, train_in
 from test_launch import faulty_toy, train
 from test_resume import STORMY, assert_same, outcome, stormy_in

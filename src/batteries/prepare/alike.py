@@ -16,19 +16,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from batteries.prepare.chance import expected_pairs, look_alikes, pairs_of, surprising
 from batteries.prepare.duplicates import (
     Fingerprints,
     Pairs,
     equal_rows,
     fingerprints,
     groups_of_pairs,
-    near_images,
     near_texts,
 )
-from batteries.prepare.folds import MAX_CLASSES
 from batteries.prepare.pictures import SUFFIXES, Picture, Unreadable, read_pictures
 from batteries.prepare.strategies import codes, column_of
 from batteries.prepare.study.images import pixels_of
+from batteries.prepare.study.texts import tells_apart
 from batteries.progress import Progress
 
 Likeness = Literal["duplicates", "near-duplicates"]
@@ -58,7 +58,7 @@ class Found:
     notes: tuple[str, ...]
 
 
-def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], show: bool = True) -> Found:
+def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], near: bool = True, show: bool = True) -> Found:
     """Find rows that are equal in all features, and texts and images that are nearly the same.
 
     Parameters
@@ -67,6 +67,8 @@ def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], show: bool = True) 
         Image columns hold arrays or paths of files, seen from the working folder.
     apart
         Columns that are no features: id, target, groups, folds. Row numbers are left out in any case.
+    near
+        Whether to compare texts and images too, which takes its time.
     show
         Whether to show a bar while texts and images are compared.
 
@@ -77,20 +79,23 @@ def alike_rows(table: pl.DataFrame, *, apart: Sequence[str], show: bool = True) 
     features = [name for name in names if _varies(table[name])]
     notes += _hidden(table, features)
     if features:
-        chance = expected_by_chance(table, features)
-        if chance >= 1:
+        group = equal_rows(table, features)
+        equals = pairs_of(group)
+        chance = 0.0 if _tell_apart(table, features) or not equals else expected_pairs(table, features, group)
+        if equals and not surprising(equals, chance):
+            equal = f"{equals:,} pairs of rows are" if equals > 1 else "1 pair of rows is"
             notes.append(
-                f"rows are not compared whole: with so few values in {_columns(features)}, about {chance:,.0f} pairs"
-                " are equal by chance"
+                f"{equal} equal in {_columns(features)} and no duplicates: rows that differ by a step in one of them"
+                f" speak for {chance:,.3g} by chance"
             )
         else:
-            found.append(Alike("duplicates", _columns(features), equal_rows(table, features)))
+            found.append(Alike("duplicates", _columns(features), group))
     else:
         notes.append("rows are not compared: beside id and target no column differs from row to row")
-    for name in names:
-        near = _near(table[name], show, notes)
-        if near is not None:
-            found.append(Alike("near-duplicates", _columns([name]), groups_of_pairs(len(table), near)))
+    for name in names if near else ():
+        pairs = _near(table[name], show, notes)
+        if pairs is not None:
+            found.append(Alike("near-duplicates", _columns([name]), groups_of_pairs(len(table), pairs)))
     return Found(tuple(found), tuple(notes))
 
 
@@ -121,9 +126,10 @@ def duplicate_groups(
 
     With `groups`, rows of one value of that column have one number too, and so has all that this joins.
 
-    >>> table = pl.DataFrame({"id": [1, 2, 3, 4], "x": [0.5, 0.7, 0.5, 0.9], "target": [0, 1, 0, 1]})
-    >>> table.with_columns(same=duplicate_groups(table))["same"].to_list()  # then: folds = bt.Grouped("same")
-    [0, 1, 0, 3]
+    >>> x = [row % 19 / 10 for row in range(20)]  # the last row says what the first one says
+    >>> table = pl.DataFrame({"id": range(20), "x": x, "y": [each**2 for each in x], "target": [0, 1] * 10})
+    >>> table.with_columns(same=duplicate_groups(table))["same"].to_list()[-3:]  # then: folds = bt.Grouped("same")
+    [17, 18, 0]
     """
     apart = [id, target, *([] if groups is None else [groups])]
     every = [each.group for each in alike_rows(table, apart=apart, show=show).alike]
@@ -143,21 +149,10 @@ def _first(group: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(group, return_index=True)[1].astype(np.int64)
 
 
-def expected_by_chance(table: pl.DataFrame, names: Sequence[str]) -> float:
-    """Return how many pairs of rows would be equal if columns were independent; 0 where one tells rows apart.
-
-    The chance of a pair is the product over the columns of sum c (c - 1) / (n (n - 1)), c rows of each value.
-    A column tells rows apart if it has more than `MAX_CLASSES` values, more than half as many as there are rows, or
-    lists and arrays.
-    """
-    n = len(table)
-    pairs = n * (n - 1) / 2
-    for name in names:
-        if _uncounted(table[name]) or table[name].n_unique() > min(MAX_CLASSES, n // 2):
-            return 0.0
-        counts = table[name].alias("value").value_counts()["count"].cast(pl.Float64).to_numpy()
-        pairs *= float((counts * (counts - 1)).sum()) / (n * (n - 1))
-    return pairs
+def _tell_apart(table: pl.DataFrame, names: Sequence[str]) -> bool:
+    """Whether a column holds lists, arrays or texts, which no accident makes equal."""
+    columns = [table[name] for name in names]
+    return any(_uncounted(column) or (column.dtype == pl.String and _holds_texts(column)) for column in columns)
 
 
 def _varies(column: pl.Series) -> bool:
@@ -188,7 +183,7 @@ def _near(column: pl.Series, show: bool, notes: list[str]) -> Pairs | None:
     elif (pixels := pixels_of(column)) is not None:
         there = np.flatnonzero(column.is_not_null().to_numpy())
         with Progress(f"comparing {column.name}", total=1, show=show):
-            return there[near_images(fingerprints(pixels))]
+            return there[_near_images(column.name, fingerprints(pixels), notes)]
     return None
 
 
@@ -198,8 +193,7 @@ def _holds_files(column: pl.Series) -> bool:
 
 
 def _holds_texts(column: pl.Series) -> bool:
-    lengths = column.drop_nulls().str.len_chars()
-    return len(lengths) > 1 and float(lengths.mean()) >= _TEXT and column.n_unique() > len(column) // 2  # type: ignore[arg-type]
+    return tells_apart(column) and column.n_unique() > len(column) // 2
 
 
 def _near_files(column: pl.Series, show: bool, notes: list[str]) -> Pairs | None:
@@ -214,7 +208,17 @@ def _near_files(column: pl.Series, show: bool, notes: list[str]) -> Pairs | None
     prints = Fingerprints(
         np.array([each.hash for each in readable], dtype=np.uint64), np.stack([each.grey for each in readable])
     )
-    return places[near_images(prints)]
+    return places[_near_images(column.name, prints, notes)]
+
+
+def _near_images(name: str, prints: Fingerprints, notes: list[str]) -> Pairs:
+    pairs, accidents = look_alikes(prints)
+    if accidents:
+        notes.append(
+            f"{accidents:,} pairs of images in {name!r} look alike by accident: pairs that are a little less alike are"
+            " more"
+        )
+    return pairs
 
 
 def _columns(names: Sequence[str]) -> str:

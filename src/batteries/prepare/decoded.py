@@ -10,14 +10,11 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing.process import parent_process
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,6 +24,7 @@ from numpy.typing import NDArray
 
 from batteries.errors import BatteriesError, ConfigError, CorruptError, DataError, ResourceError, some
 from batteries.files import digest_file, digest_of, locked, read_sealed, write_sealed
+from batteries.prepare.children import obey_main
 from batteries.prepare.cores import usable_cores
 from batteries.prepare.pixels import read_pixels
 from batteries.progress import Progress
@@ -264,7 +262,7 @@ def _worked(work: Sequence[Work], workers: int) -> Iterator[tuple[int, dict[str,
         for each in work:
             yield _decode(each)
         return
-    pool = ProcessPoolExecutor(min(workers, len(work)), initializer=_begin)
+    pool = ProcessPoolExecutor(min(workers, len(work)), initializer=obey_main)
     try:
         waiting: set[Future[tuple[int, dict[str, str]]]] = {pool.submit(_decode, each) for each in work}
         while waiting:
@@ -274,19 +272,6 @@ def _worked(work: Sequence[Work], workers: int) -> Iterator[tuple[int, dict[str,
         raise ResourceError("a process that decodes images died; if memory ran out: decoded(..., workers=1)") from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM):  # they are the main process's to answer
-        signal.signal(signum, signal.SIG_IGN)
-    threading.Thread(target=_end_with_main, daemon=True).start()
-
-
-def _end_with_main() -> None:
-    main = parent_process()
-    assert main is not None
-    main.join()
-    os._exit(1)
 
 
 def _decode(work: Work) -> tuple[int, dict[str, str]]:

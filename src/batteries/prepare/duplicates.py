@@ -201,6 +201,13 @@ def near_images(prints: Fingerprints, *, distance: int = HASH_DISTANCE, likeness
     return _sorted_pairs(found)
 
 
+def likeness_of(prints: Fingerprints, pairs: Pairs) -> NDArray[np.float32]:
+    """Return the correlation of the small grey pictures of each pair; 0 where one has a single colour."""
+    vectors = _centred(prints.pictures)
+    likeness: NDArray[np.float32] = np.einsum("ij,ij->i", vectors[pairs[:, 0]], vectors[pairs[:, 1]])
+    return likeness
+
+
 def _first_equal(prints: Fingerprints) -> NDArray[np.int64]:
     together = np.concatenate([prints.hashes[:, None].view(np.uint8).reshape(len(prints), 8), prints.pictures], axis=1)
     return first_of(pl.DataFrame({"key": pl.Series(digests(together), dtype=pl.Binary)}))

@@ -160,11 +160,12 @@ def check_split(
     FoldsError
         When the folds are of other ids than the table, or a column is not there or has empty rows.
 
-    >>> table = pl.DataFrame({"id": range(8), "x": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.1], "target": [0, 1] * 4})
     >>> from batteries.prepare.strategies import KFold
-    >>> found = check_split(table, make_folds(table, KFold(n=2)), show=False)
+    >>> x = [row % 19 / 10 for row in range(20)]  # the last row says what the first one says
+    >>> table = pl.DataFrame({"id": range(20), "x": x, "y": [each**2 for each in x], "target": [0, 1] * 10})
+    >>> found = check_split(table, make_folds(table, KFold(n=10)), show=False)
     >>> found.leaks[0].sentence
-    'duplicates: 2 held-out rows equal a row that trains, in column x (fold 0: 7 and 0; fold 1: 0 and 7)'
+    'duplicates: 2 held-out rows equal a row that trains, in all 2 columns (x, y) (fold 1: 19 and 0; fold 8: 0 and 19)'
     """
     if len(table) != len(folds.ids) or not (table[id] == folds.ids).all():
         raise FoldsError(f"the folds are of other ids than the table, or in another order ({len(folds.ids)} rows)")
@@ -179,7 +180,7 @@ def check_split(
     if time and "time" not in skip:
         leaks.append(_too_early(time, folds, codes(column_of(table, time))))
     if not {"duplicates", "near-duplicates"} <= set(skip):
-        found = alike_rows(table, apart=apart, show=show)
+        found = alike_rows(table, apart=apart, near="near-duplicates" not in skip, show=show)
         notes += found.notes
         known = np.zeros(len(table), dtype=bool)
         for alike in found.alike:

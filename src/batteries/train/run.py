@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from batteries.errors import (
     CorruptError,
     DataError,
@@ -28,6 +30,7 @@ from batteries.experiment import Experiment, Stage
 from batteries.experiment.predictions import Predictions, out_of_fold
 from batteries.files import forget_folder, locked, refusing, sweep
 from batteries.prepare.folds import Folds, split
+from batteries.prepare.split_check import check_split
 from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
 from batteries.train.checkpoint import Checkpoint, has_checkpoints
@@ -115,6 +118,7 @@ class _Running:
         tables = Tables(training_table(experiment), test_table(experiment))
         tables.check_targets(experiment)
         _check_same_data(place, tables)
+        unchecked = place.first(lambda: not (self.root / "folds.parquet").exists())
         split_ = place.first(lambda: split(experiment, self.root, table=tables.train))
         wanted = _wanted(folds, split_.n)
         run = place.first(
@@ -122,6 +126,8 @@ class _Running:
         )
         with ExitStack() as stack:
             log = self._hold(run, stack, new=resume is None)
+            if unchecked and place.is_main:
+                _warn_of_leaks(experiment, split_, tables.train, log)
             todo = place.first(lambda: self._todo(run, wanted, log))
             interrupts = stack.enter_context(Interrupts())
             bar = stack.enter_context(Progress(run.name, total=1, show=self.progress and place.is_main))
@@ -210,6 +216,13 @@ def _announce(run: Run, todo: Sequence[int], log: _Log) -> None:
             last = others[-1]
             before = f"{len(others) - 1} before it, too; " if len(others) > 1 else ""
             log(f"{last} is unfinished and differs in code, fields or data; {before}to go on with it: --resume {last}")
+
+
+def _warn_of_leaks(experiment: Experiment, folds: Folds, table: pl.DataFrame, log: _Log) -> None:
+    """What `split` would refuse, as far as it is found at once: all but texts and images that are nearly the same."""
+    quick = check_split(table, folds, id=experiment.id, target=experiment.target, skip=["near-duplicates"], show=False)
+    for leak in quick.leaks:
+        log(f"the folds that were just made leak: {leak.sentence}; scores will be too good. See: batteries split")
 
 
 def _warn_of_changes(run: Run, log: _Log) -> None:

@@ -8,7 +8,6 @@ Next:  sources read torch Datasets through it.
 from __future__ import annotations
 
 import atexit
-import os
 import pickle
 import signal
 import sys
@@ -17,7 +16,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess, parent_process
+from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
@@ -25,6 +24,7 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from batteries.errors import ResourceError
+from batteries.prepare.children import obey_main
 
 _POLL = 1.0
 """Seconds between two looks at whether all workers live."""
@@ -200,14 +200,4 @@ def _as_it_is(item: Any) -> Any:
 
 
 def _begin(worker: int) -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
-    threading.Thread(target=_end_with_main, daemon=True).start()
-
-
-def _end_with_main() -> None:
-    # PyTorch's own watch sees nothing in a sample that hangs, nor if the main process is killed before it begins
-    main = parent_process()
-    assert main is not None
-    main.join()
-    os._exit(1)
+    obey_main()

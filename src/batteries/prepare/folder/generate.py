@@ -88,8 +88,9 @@ def _inside(guesses: Guesses, path: Path) -> str:
 
 def _of_table(guesses: Guesses) -> dict[str, Any]:
     roles = guesses.roles
-    num_numbers = len(roles.numbers) + len(roles.missing) + 3 * len(roles.dates)
-    terms = [str(num_numbers)] * bool(num_numbers) + ["8 * len(CATEGORIES)"] * bool(roles.categories)
+    counts = ["len(NUMBERS)"] * bool(roles.numbers) + ["len(MISSING)"] * bool(roles.missing)
+    num_numbers = " + ".join(counts + ["3 * len(DATES)"] * bool(roles.dates))
+    terms = [num_numbers] * bool(num_numbers) + ["8 * len(CATEGORIES)"] * bool(roles.categories)
     parts = ['self.numbers(inputs["numbers"])'] * bool(num_numbers) + ["*embedded"] * bool(roles.categories)
     parts += ['self.words(inputs["words"])'] * bool(roles.words)
     named = {"NUMBERS": roles.numbers, "MISSING": roles.missing, "CATEGORIES": roles.categories,

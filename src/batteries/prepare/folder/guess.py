@@ -17,7 +17,7 @@ from batteries.errors import DataError, UsageError, some
 from batteries.prepare.folder.layout import Layout, class_folders
 from batteries.prepare.folder.roles import Roles, roles_of
 from batteries.prepare.folder.tables import Pictures, Reason, Tables, Task
-from batteries.prepare.study.groups import groups_of
+from batteries.prepare.study.groups import KNOWN, groups_of
 
 METRICS: dict[str, tuple[str, ...]] = {
     "binary": ("auc", "accuracy", "log_loss", "f1", "mcc"),
@@ -88,11 +88,14 @@ def guess(layout: Layout, *, target: Sequence[str] = (), id: str | None = None, 
     files = replace(files, reads=texts)
     train = files.head("train").drop_nulls(list(targets))
     pictures = files.images(found_id)
-    roles = Roles() if pictures else roles_of(train, files.features(found_id, targets))
+    folds, folds_why, group = _folds(files, train, named, targets, task)
+    seen = [name for name in files.features(found_id, targets) if name != group]
+    roles = Roles() if pictures else roles_of(train, seen)
+    if group and not pictures:
+        roles = replace(roles, left_out={**roles.left_out, group: "its values are others when predictions are made"})
     if not (pictures or any(names for _, names, _ in roles.kinds())):
         left = "; ".join(f"{name}: {why}" for name, why in list(roles.left_out.items())[:4]) or "none is left"
         raise DataError(f"{layout.train}: no column to predict {targets[0]!r} from ({left}), and no images of its rows")
-    folds, folds_why = _folds(files, train, named, targets, task)
     centre, scale = zip(*(_spread(train[name]) for name in targets), strict=True) if "number" in task else ((), ())
     reasons = [
         *files.reasons(),
@@ -154,18 +157,32 @@ def _way(metric: str) -> str:
     return "lower is better" if metric in ("log_loss", "rmse", "mae") else "higher is better"
 
 
-def _folds(files: Tables, train: pl.DataFrame, id: str, targets: tuple[str, ...], task: Task) -> tuple[str, str]:
-    """The folds that the study would advise."""
+def _folds(
+    files: Tables, train: pl.DataFrame, id: str, targets: tuple[str, ...], task: Task
+) -> tuple[str, str, str | None]:
+    """The folds that the study would advise, why, and the column whose groups they keep together."""
     test = None if files.layout.test is None else files.head("test")
-    groups = groups_of(train, test, id=id, target=targets[0])
-    for group in groups:
-        if not group.missing and (group.in_test is None or group.in_test <= 0.5):
+    if test is not None and (later := _later(files, train.schema, test.schema)):
+        return f"bt.TimeOrdered({_quoted(later)}, n=5)", "all test rows come after training", None
+    for group in groups_of(train, test, id=id, target=targets[0]):
+        if not group.missing and (group.in_test is None or group.in_test <= KNOWN):
             share = "" if group.in_test is None else f", {group.in_test:.0%} of test rows among them"
-            n = min(5, group.groups)
-            return (
-                f"bt.Grouped({_quoted(group.column)}, n={n})",
-                f"{group.groups:,} values{share}: hold out whole groups",
-            )
+            why = f"{group.groups:,} values{share}: hold out whole groups"
+            return f"bt.Grouped({_quoted(group.column)}, n={min(5, group.groups)})", why, group.column
+    return *_plain_folds(train, targets, task), None
+
+
+def _later(files: Tables, train: pl.Schema, test: pl.Schema) -> str | None:
+    """The column of time after whose last training row every test row comes."""
+    for name, dtype in train.items():
+        if dtype.is_temporal() and test.get(name) == dtype:
+            known, asked = files.column("train", name), files.column("test", name)
+            if not known.null_count() and known.n_unique() > 5 and asked.min() >= known.max():  # type: ignore[operator]
+                return name
+    return None
+
+
+def _plain_folds(train: pl.DataFrame, targets: tuple[str, ...], task: Task) -> tuple[str, str]:
     if task in ("binary", "classes"):
         rarest = int(train[targets[0]].value_counts()["count"].to_numpy().min())
         if rarest > 1:

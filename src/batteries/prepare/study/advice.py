@@ -47,18 +47,13 @@ def _folds(study: Study) -> Iterator[Advice]:
 
 def _later(study: Study) -> Advice | None:
     """Folds in the order of time, where every test row comes after the last of training."""
-    tests = {} if study.test is None else {column.name: column for column in study.test.columns}
-    for column in study.train.columns:
-        test = tests.get(column.name)
-        if column.role != "time" or column.constant or test is None or column.maximum is None or test.minimum is None:
-            continue
-        if column.type == test.type and str(test.minimum) >= str(column.maximum):
-            why = f"training ends at {column.maximum} and the test table begins at {test.minimum}"
-            why += f" of {quoted(column.name)}: what is asked lies in the future, so hold out"
-            why += " later rows than those trained on"
-            line = f"folds = bt.TimeOrdered({quoted(column.name)}, n={_FOLDS})"
-            return _declared(study, "Hold out the latest rows", why, line)
-    return None
+    if study.later is None:
+        return None
+    train, test = study.later
+    why = f"training ends at {train.maximum} and the test table begins at {test.minimum} of {quoted(train.name)}: what"
+    why += " is asked lies in the future, so hold out later rows than those trained on"
+    line = f"folds = bt.TimeOrdered({quoted(train.name)}, n={_FOLDS})"
+    return _declared(study, "Hold out the latest rows", why, line)
 
 
 def _grouped(study: Study, groups: list[Group]) -> Advice:
@@ -93,6 +88,8 @@ def _stratified(study: Study) -> Advice:
     common = max(target.classes, key=lambda c: c.rows)
     spread = f"{len(target.classes)} classes of {rare.rows:,} to {common.rows:,} rows"
     spread += f" ({rare.share:.1%} to {common.share:.1%})"
+    if rare.rows == common.rows:
+        spread = f"{len(target.classes)} classes of {rare.rows:,} rows each"
     if rare.rows < 2:
         why = f"{spread}; class {quoted(rare.label)} has a single row, which cannot be in every fold{_parted(study)}"
         return _declared(

@@ -14,6 +14,7 @@ from batteries.prepare.study.findings import Adversarial, Near
 from batteries.prepare.study.words import NAMED, counted, ids_of, named, quoted
 
 _LISTED = 12  # ids in a line to write
+_PARTNER = 0.1  # of what the most telling column costs; those that cost less only help it to tell
 
 
 def alarms(study: Study) -> Iterator[Advice]:
@@ -160,12 +161,17 @@ def _told_apart(found: Adversarial) -> str:
 
 
 def _drift(study: Study) -> Iterator[Advice]:
-    """Columns that differ one by one, and those by which a classifier tells the tables apart."""
-    clear = [drift for drift in study.drift if drift.clear]
+    """Columns that differ one by one, and those by which a classifier tells the tables apart.
+
+    That the test table is of later days is no flaw; the folds are advised to follow it.
+    """
+    days = study.later[0].name if study.later else None
+    clear = [drift for drift in study.drift if drift.clear and drift.column != days]
     found = study.adversarial if study.adversarial and study.adversarial.clear else None
     if not clear and found is None:
         return
-    telling = [] if found is None else [one for one in found.columns if one.drop > 0.01] or list(found.columns[:1])
+    least = 0.0 if found is None else max(0.01, _PARTNER * found.columns[0].drop)
+    telling = [] if found is None else [one for one in found.columns if one.drop > least] or list(found.columns[:1])
     reasons = []
     if found is not None:
         drops = ", ".join(f"{quoted(one.column)} (by {one.drop:.3f})" for one in telling[:3])

@@ -268,6 +268,18 @@ class Study:
         return {column.name: column for column in self.train.columns}[name]
 
     @property
+    def later(self) -> tuple[Column, Column] | None:
+        """The column of time after whose last training row every test row comes, in both tables; None without one."""
+        tests = {} if self.test is None else {column.name: column for column in self.test.columns}
+        for column in self.train.columns:
+            test = tests.get(column.name)
+            if column.role != "time" or column.constant or test is None or test.type != column.type:
+                continue
+            if None not in (column.maximum, test.minimum) and str(test.minimum) >= str(column.maximum):
+                return column, test
+        return None
+
+    @property
     def only_in_training(self) -> tuple[str, ...]:
         """Columns, the target aside, that the test table does not have."""
         if self.test is None:

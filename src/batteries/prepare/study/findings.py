@@ -146,6 +146,8 @@ class Near:
     first: tuple[tuple[str, ...], ...]
     """Ids of the first few groups."""
     rows: int
+    accidents: int = 0
+    """Pairs of training and test that only look alike, as some among so many do; counted nowhere else."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,15 @@ Next:  the survey joins them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from batteries.prepare.duplicates import Fingerprints, fingerprints, near_images
+from batteries.prepare.chance import look_alikes
+from batteries.prepare.duplicates import Fingerprints, fingerprints
 from batteries.prepare.study.changes import changes_of
 from batteries.prepare.study.drift import drift_of_values
 from batteries.prepare.study.facts import Drift, Examples, Images, Role, Study, Target
@@ -171,7 +172,8 @@ def _near(given: Given, facts: Study, name: str, seen: _Seen) -> Near:
     codes, _ = class_codes(given.train[given.target], facts.target)
     ids = given.train[given.id].gather(seen.rows).cast(pl.String).to_list()
     labels = None if codes is None else codes[seen.rows]
-    return near_of(name, near_images(both), ids, labels, with_test=seen.test is not None)
+    pairs, accidents = look_alikes(both)
+    return replace(near_of(name, pairs, ids, labels, with_test=seen.test is not None), accidents=accidents)
 
 
 def _changes(given: Given, facts: Study, name: str, seen: _Seen) -> tuple[Change, ...]:

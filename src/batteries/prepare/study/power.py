@@ -24,6 +24,7 @@ _MOST_CLASSES = 30
 _LEAVES = 16
 _CERTAIN = 0.98  # power above which a column is a copy of the target
 _STRONG, _AHEAD = 0.85, 0.5  # or above this, if it leaves less than so much of what the next best column leaves
+_KNOWN = 0.1  # share of what a column leaves that others explain; of copies they explain nothing
 
 
 def powers_of(table: pl.DataFrame, names: Sequence[str], target: str) -> tuple[Power, ...]:
@@ -42,7 +43,42 @@ def powers_of(table: pl.DataFrame, names: Sequence[str], target: str) -> tuple[P
         values = encoded([rows[name]])
         if values is not None:
             found.append(power_of(name, values[0], truth, ordered=rows[name].dtype.is_numeric()))
-    return marked(sorted(found, key=lambda one: (-one.power, one.column)))
+    powers = marked(sorted(found, key=lambda one: (-one.power, one.column)))
+    return _natural(rows, powers, truth) if truth.shape[1] == 1 else powers
+
+
+def _natural(rows: pl.DataFrame, powers: tuple[Power, ...], truth: NDArray[np.float64]) -> tuple[Power, ...]:
+    """Take back the mark of a strong column of numbers whose rest other columns explain.
+
+    What a copy of the target leaves is noise that no column knows; what the weight of a diamond leaves of its price,
+    colour and clarity explain.
+    """
+    marks = [one.column for one in powers if one.leak]
+    others = [values[0] for one in powers if not one.leak and (values := encoded([rows[one.column]])) is not None]
+    if not marks or not others or powers[0].power >= _CERTAIN:
+        return powers
+    strongest = encoded([rows[marks[0]]])
+    assert strongest is not None
+    predicted = _by_tree if rows[marks[0]].dtype.is_numeric() else _by_value
+    rest = (truth - predicted(strongest[0], truth, dealt(len(truth), _FOLDS, seed=0))[0])[:, 0]
+    if _explained(np.stack(others, axis=1), rest) < _KNOWN:
+        return powers
+    return tuple(replace(one, leak=False) for one in powers)
+
+
+def _explained(x: NDArray[np.float64], rest: NDArray[np.float64]) -> float:
+    """Share of what is left that gradient boosting tells on rows it has not seen."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    fold, error = dealt(len(rest), _FOLDS, seed=1), 0.0
+    leaf = int(np.clip(len(rest) // 40, 3, 20))
+    for held in range(_FOLDS):
+        model = HistGradientBoostingRegressor(
+            max_iter=50, max_leaf_nodes=15, min_samples_leaf=leaf, early_stopping=False, random_state=0
+        )
+        model.fit(x[fold != held], rest[fold != held])
+        error += float(((rest[fold == held] - model.predict(x[fold == held])) ** 2).sum())
+    return 1 - error / float((rest**2).sum())
 
 
 def power_of_order(target: pl.Series) -> Power | None:

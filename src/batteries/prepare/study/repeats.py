@@ -8,19 +8,16 @@ Next:  advice to drop them or to keep them in one fold.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from batteries.prepare.chance import expected_pairs, pairs_of, surprising
 from batteries.prepare.duplicates import first_of, key_of, row_keys
 from batteries.prepare.study.facts import Repeats
 
 _SHOWN = 5
-_MOST_COLUMNS = 100  # left out one after the other to see how often the rest agrees
-_LEVEL, _TIMES = 1e-3, 3.0
-_FLOOR = 0.1  # pairs that agree in a column where none does
 
 
 def repeats_of(
@@ -52,9 +49,9 @@ def repeats_of(
     groups = first_of(keys)
     sizes = np.bincount(groups, minlength=len(groups))
     several = np.flatnonzero(sizes > 1)
-    pairs = int((sizes * (sizes - 1) // 2).sum())
+    pairs = pairs_of(groups)
     shared = _shared(train, keys, test, columns)
-    expected = _by_chance(train, columns, groups) if accidents and (len(several) or shared) else 0.0
+    expected = expected_pairs(train, columns, groups) if accidents and (len(several) or shared) else 0.0
     across = 0.0 if test is None else expected * 2 * len(test) / len(train)
     return Repeats(
         repeated=len(groups) - int((sizes > 0).sum()),
@@ -63,8 +60,8 @@ def repeats_of(
         conflicting=_conflicting(groups, sizes, target),
         shared=shared,
         first=_first(groups, several, ids),
-        by_accident=pairs > 0 and not _surprising(pairs, expected),
-        shared_by_accident=bool(shared) and not _surprising(shared or 0, across),
+        by_accident=pairs > 0 and not surprising(pairs, expected),
+        shared_by_accident=bool(shared) and not surprising(shared or 0, across),
     )
 
 
@@ -90,43 +87,3 @@ def _shared(train: pl.DataFrame, keys: pl.DataFrame, test: pl.DataFrame | None, 
         return None
     others = row_keys(test, columns)
     return None if others is None else len(others.join(keys.unique(), on=keys.columns, how="semi"))
-
-
-def _by_chance(train: pl.DataFrame, columns: Sequence[str], groups: NDArray[np.int64]) -> float:
-    """Pairs that would be equal if each column agreed on its own, given how many agree in all but one.
-
-    Were columns independent with chances a of agreeing, pairs that differ in exactly one column would outnumber equal
-    ones by the sum of (1 - a) / a. One more such pair is assumed than there is, so that none is no certainty. In a
-    column of mostly different values repeated rows themselves say nothing about chance.
-    """
-    keys = [key for name in columns[:_MOST_COLUMNS] if (key := key_of(train[name])) is not None]
-    all_pairs = max(1.0, len(train) * (len(train) - 1) / 2)
-    whole = np.zeros(len(train), dtype=np.uint64)
-    for key in keys:
-        whole += _hashed(key)
-    once = groups == np.arange(len(groups))
-    equal, but_one, odds = _pairs(groups), 0.0, 0.0
-    for key in keys:
-        own = _hashed(key)
-        different = key.n_unique() > len(key) / 2
-        agreeing = max(_pairs(own[once] if different else own), _FLOOR) / all_pairs
-        odds += (1 - agreeing) / agreeing
-        but_one += max(0.0, _pairs(whole - own) - equal)
-    return (but_one + 1) / odds if odds > 0 else all_pairs
-
-
-def _hashed(key: pl.Series) -> NDArray[np.uint64]:
-    values: NDArray[np.uint64] = key.to_frame().hash_rows(seed=3).to_numpy()
-    return values
-
-
-def _pairs(hashes: NDArray[Any]) -> float:
-    """Pairs of equal values."""
-    counts = pl.Series("value", hashes).value_counts()["count"].cast(pl.Float64).to_numpy()
-    return float((counts * (counts - 1) / 2).sum())
-
-
-def _surprising(pairs: int, expected: float) -> bool:
-    from scipy.stats import poisson
-
-    return pairs > _TIMES * expected and float(poisson.sf(pairs - 1, expected)) < _LEVEL

@@ -171,8 +171,8 @@ def _groups(given: Given, facts: Study) -> dict[str, Any]:
 
 def _powers(given: Given, facts: Study) -> dict[str, Any]:
     some = _some(given.train, _CLOSELY)
-    groups = {group.column for group in facts.groups}
-    names = [c.name for c in _features(facts) if c.name not in groups and c.role != "text"]
+    new = {group.column for group in facts.groups if group.in_test is None or group.in_test <= KNOWN}
+    names = [c.name for c in _features(facts) if c.name not in new and c.role != "text"]
     spread = given.train[given.target].gather(evenly(np.arange(len(given.train)), _CLOSELY))
     found = {"powers": powers_of(some, names, given.target), "order": power_of_order(spread)}
     return {**found, **_sampled(facts, "single columns", some, given.train)}

@@ -21,6 +21,7 @@ from batteries.prepare.study.facts import ClassCount, Column, Role, Table, Targe
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _BINS = 24
 _LONG = 60  # characters of a value that are shown
+_DIGITS = 10  # characters of a number that are shown
 _LEAST_ROWS = 20
 _FAR = 3.0  # interquartile ranges beyond the quartiles (Tukey 1977, "far out")
 _OFTEN = 0.01
@@ -183,8 +184,13 @@ def _most_frequent(column: pl.Series) -> tuple[str | None, int | None]:
     times = counts["rows"].max()
     if not isinstance(times, int) or times < 2:
         return None, None
-    value = min(str(value) for value in counts.filter(pl.col("rows") == times)["value"].head(1000).to_list())
+    values = counts.filter(pl.col("rows") == times)["value"].head(1000).to_list()
+    value = min(_short(each) if isinstance(each, float) else str(each) for each in values)
     return (value if len(value) <= _LONG else f"{value[: _LONG - 1]}…"), times
+
+
+def _short(number: float) -> str:
+    return str(number) if len(str(number)) <= _DIGITS else f"{number:.6g}"
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -20,6 +20,8 @@ from batteries.prepare.study.findings import Near, Texts
 
 MOST_ROWS = 20_000
 _LETTERS = 4_000  # of the beginning of each text, by which near-duplicates are found
+_LONG = 40
+"""Characters of a text on average, so that its pieces tell it from others; shorter ones are names and codes."""
 _TOKENS = re.compile(r"\w+")
 _SHOWN = 5
 _BINS = 24
@@ -38,6 +40,12 @@ def is_prose(column: pl.Series) -> bool:
     """Whether a column of texts holds sentences rather than names or codes."""
     some = column.drop_nulls().head(1000)
     return bool(len(some)) and float(np.median([len(_TOKENS.findall(text)) for text in some])) >= _FEWEST_WORDS
+
+
+def tells_apart(column: pl.Series) -> bool:
+    """Whether texts are long enough that two of them are not nearly the same by accident, as names are."""
+    lengths = column.drop_nulls().str.len_chars()
+    return len(lengths) > 1 and float(lengths.mean()) >= _LONG  # type: ignore[arg-type]
 
 
 def describe_texts(
@@ -59,9 +67,10 @@ def describe_texts(
     words = [_TOKENS.findall(text.lower()) for text in texts]
     tokens = np.array([len(some) for some in words])
     plain = [" ".join(some) for some in words]
-    near = near_of(
-        train.name, near_texts([text[:_LETTERS] for text in (*texts, *others)]), ids, labels, with_test=test is not None
-    )
+    pairs = np.empty((0, 2), dtype=np.int64)
+    if tells_apart(train):
+        pairs = near_texts([text[:_LETTERS] for text in (*texts, *others)])
+    near = near_of(train.name, pairs, ids, labels, with_test=test is not None)
     known, by_chance = _known(words, [_TOKENS.findall(text.lower()) for text in others])
     return Texts(
         column=train.name,
