@@ -103,13 +103,15 @@ def _hidden(table: pl.DataFrame, features: Sequence[str]) -> Iterator[str]:
     """Rows that would be equal but for columns that name each row, or tell when it came."""
     telling = [name for name in features if _names_rows(table[name])]
     others = [name for name in features if name not in telling]
-    if telling and others and expected_by_chance(table, others) < 1:
-        again = int((equal_rows(table, others) != np.arange(len(table))).sum())
-        if again:
-            yield (
-                f"{again:,} rows repeat another in all but {_columns(telling)}, different in every row; they count"
-                " as duplicates once table() leaves that out"
-            )
+    if not telling or not others:
+        return
+    group = equal_rows(table, others)
+    if (equals := pairs_of(group)) and surprising(equals, expected_pairs(table, others, group)):
+        again = int((group != np.arange(len(table))).sum())
+        yield (
+            f"{again:,} rows repeat another in all but {_columns(telling)}, different in every row; they count"
+            " as duplicates once table() leaves that out"
+        )
 
 
 def _names_rows(column: pl.Series) -> bool:
