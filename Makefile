@@ -25,7 +25,7 @@ tests: setup  ## every test
 faults: setup  ## every fault as often as docs/reliability.md says, and that page; about 20 minutes
 	rm -f .faults.jsonl
 	FAULTS=full FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest $(FAULTS) -n 2 --dist load
+		$(BIN)/python -m pytest $(FAULTS) -n 2 --dist worksteal
 	$(BIN)/python tests/faults/page.py .faults.jsonl
 
 lint: setup

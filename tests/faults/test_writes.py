@@ -40,6 +40,15 @@ def whole(disk: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
     return outcome(folder), ended.acts, time.monotonic() - began
 
 
+@pytest.fixture(scope="module")
+def plainly(disk: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
+    """The same of a training that saves at the end of epochs only, as by default: half the acts."""
+    folder = stormy_in(tmp_path_factory.mktemp("plainly"), saving=False)
+    ended = acts.command(folder, "train", *STORMY)
+    assert ended.code == 0, ended.text
+    return outcome(folder), ended.acts
+
+
 def chosen(count: int, how_many: int) -> list[int]:
     """The acts 1 to `count`: all, or `how_many` drawn one from each of equal stretches."""
     if how_many >= count:
@@ -89,12 +98,12 @@ def test_w1_killed_at_random_moments_again_and_again_it_ends_bit_for_bit_as_if_n
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_w2_killed_at_any_act_on_a_file_a_training_ends_as_if_never_killed(
-    tmp_path: Path, whole: tuple[dict[str, Any], int, float], part: int
+    tmp_path: Path, plainly: tuple[dict[str, Any], int], part: int
 ) -> None:
-    wanted, count, _ = whole
+    wanted, count = plainly
     moments = chosen(count, times(10_000, 8))[part::PARTS]
     for at in moments:
-        folder = stormy_in(tmp_path / str(at))
+        folder = stormy_in(tmp_path / str(at), saving=False)
         killed = acts.command(folder, "train", *STORMY, at=at)
         assert killed.code in (-signal.SIGKILL, 0)  # threads may need an act or two less
         check_intact(folder)
@@ -210,14 +219,14 @@ def check_refusal(ended: acts.Ended, folder: Path, why: str) -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_w4_a_disk_that_refuses_any_act_ends_a_training_with_6_and_the_same_command_goes_on(
-    tmp_path: Path, whole: tuple[dict[str, Any], int, float], part: int
+    tmp_path: Path, plainly: tuple[dict[str, Any], int], part: int
 ) -> None:
-    wanted, count, _ = whole
+    wanted, count = plainly
     survived = refused = 0
     for at in chosen(count, times(10_000, 8))[part::PARTS]:
         code = REFUSALS[at % len(REFUSALS)]
         why = f"{errno.errorcode[code]} at {at}"
-        folder = stormy_in(tmp_path / str(at))
+        folder = stormy_in(tmp_path / str(at), saving=False)
         ended = acts.command(folder, "train", *STORMY, at=at, errno=code, lasting=code == errno.ENOSPC)
         if ended.code != 0:  # a line of TensorBoard, or a file to be deleted, can be done without
             check_refusal(ended, folder, why)
