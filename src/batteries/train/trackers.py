@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from uuid import uuid4
 
 from batteries.errors import UsageError
 from batteries.files import digest_of
@@ -80,8 +79,9 @@ class TensorBoard:
 
         self._event, self._summary = Event, Summary
         self._folder.mkdir(parents=True, exist_ok=True)
-        name = f"{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{uuid4().hex}"
-        self._records = RecordWriter(open(self._folder / f"events.out.tfevents.{name}", "wb", buffering=0))  # noqa: SIM115
+        now = time.time_ns()  # viewers read files in the order of their names
+        name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{now}"
+        self._records = RecordWriter(open(self._folder / name, "xb", buffering=0))  # noqa: SIM115
         self._add(file_version="brain.Event:2")
         if self._hide_from is not None:
             self._add(step=self._hide_from, session_log=SessionLog(status=SessionLog.START))
