@@ -8,7 +8,6 @@ Next:  `page` renders it.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from batteries.prepare.seed import derive_seed
 from batteries.prepare.table import training_table
 from batteries.report.view import counted, figure
 from batteries.train.outcome import loader_of
+from batteries.train.sources import leaves_of
 from batteries.train.update import as_trained
 
 _SAMPLES, _EPOCHS = 8, 4
@@ -111,23 +111,12 @@ def _sheet(experiment: Experiment, stages: list[Stage], table: Any, *, several: 
             )
     ids = table[experiment.id].gather(before.rows[:_SAMPLES].tolist()).to_list()
     labels = [f"{experiment.id} {each}" for each in ids]
-    inputs = [dict(_leaves(batch.inputs, "inputs")) for batch in (before, *after)]
+    inputs = [dict(leaves_of(batch.inputs, "inputs")) for batch in (before, *after)]
     parts = [_part(key, [each.get(key) for each in inputs], labels) for key in inputs[0]]
     if before.targets is not None:
         parts.append(_targets(experiment, [batch.targets for batch in (before, *after)], labels))
     names = ", ".join(stage.name for stage in stages)
     return Sheet(f"Stage {names}" if several else "Before and after", parts)
-
-
-def _leaves(data: Any, where: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(data, Mapping):
-        for key, part in data.items():
-            yield from _leaves(part, f"{where}[{key!r}]")
-    elif isinstance(data, tuple | list):
-        for place, part in enumerate(data):
-            yield from _leaves(part, f"{where}[{place}]")
-    else:
-        yield where, data
 
 
 def _part(name: str, seen: list[Any], labels: list[str]) -> Part:

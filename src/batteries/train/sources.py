@@ -59,7 +59,7 @@ class Gathered:
     targets: Any
 
     def __post_init__(self) -> None:
-        leaves = list(_leaves(self.inputs, "inputs")) + list(_leaves(self.targets, "targets"))
+        leaves = list(leaves_of(self.inputs, "inputs")) + list(leaves_of(self.targets, "targets"))
         for where, leaf in leaves:
             _check_leaf(where, leaf)
         if len({len(leaf) for _, leaf in leaves}) != 1:
@@ -191,15 +191,16 @@ def gathered(dataset: Any, *, labelled: bool) -> Gathered:
     return Gathered(*dataset) if labelled else Gathered(dataset, None)
 
 
-def _leaves(data: Any, where: str) -> Iterator[tuple[str, Any]]:
+def leaves_of(data: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Walk through nested dicts and sequences: where each part stands, and what it is. Missing targets have none."""
     if data is None and where == "targets":
         return
     if isinstance(data, Mapping):
         for key, part in data.items():
-            yield from _leaves(part, f"{where}[{key!r}]")
+            yield from leaves_of(part, f"{where}[{key!r}]")
     elif isinstance(data, tuple | list):
         for place, part in enumerate(data):
-            yield from _leaves(part, f"{where}[{place}]")
+            yield from leaves_of(part, f"{where}[{place}]")
     else:
         yield where, data
 
