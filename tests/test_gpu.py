@@ -132,6 +132,7 @@ def test_a_gpu_keeps_every_promise_of_a_device(kind: type[Device], promise: Call
     promise(kind(torch.device("cuda:0")))
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_no_update_waits_for_the_device_once_the_first_is_made(gpu: Device) -> None:
     """`set_sync_debug_mode` raises where a call waits; a batch's way to the device and the guard must not."""
     made = 0

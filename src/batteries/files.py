@@ -164,12 +164,16 @@ def refusing(path: Path) -> Iterator[None]:
         raise ResourceError(_cannot_write(path, error)) from error
 
 
+def room(folder: Path) -> str:
+    """How much is free on the disk of a folder, or of where it would be, in words."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return f"{shutil.disk_usage(there).free:,} bytes free"
+
+
 def _cannot_write(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(path.parent).free
-        return (
-            f"{path}: no space left ({free:,} bytes free); the previous version is untouched. Free some and run again"
-        )
+        kept = "the previous version is untouched. Free some and run again"
+        return f"{path}: no space left ({room(path.parent)}); {kept}"
     return f"{path}: cannot be written ({error.strerror or error}); the previous version is untouched"
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-import shutil
 import sys
 import traceback
 import warnings
@@ -32,6 +31,7 @@ from batteries.cli.scoring import compare, leaderboard, report, scores, test
 from batteries.cli.submitting import reproduce, submit
 from batteries.cli.training import train
 from batteries.errors import BatteriesError, Interrupted, PeerError, UsageError
+from batteries.files import room
 from batteries.prepare.cores import share_cores
 from batteries.train.launch import by_us, failed
 
@@ -163,7 +163,7 @@ def _refused(error: OSError) -> str:
     """What to do about a file or folder that the system refuses."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     advice = "free some space" if full else "make it readable and writable, or work in a folder of yours (-C FOLDER)"
-    free = f" ({shutil.disk_usage('.').free:,} bytes free)" if full else ""
+    free = f" ({room(Path())})" if full else ""
     return f"{error.filename}: {error.strerror}{free}; what was there is untouched. Next: {advice}, and run again"
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from batteries.errors import BusyError, CorruptError, ResourceError, UsageError
-from batteries.files import write_text
+from batteries.files import room, write_text
 
 VARIABLE = "BATTERIES_LEDGER"
 WAIT = 30.0
@@ -172,6 +172,7 @@ class Database:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
             return BusyError(f"{name}: {_holder(Path(name))} has been writing for {WAIT:.0f} s")
         if code in _REFUSED:
+            said = f"{said}; {room(Path(name).parent)}"  # SQLite keeps the reason to itself, such as a quota
             return ResourceError(
                 f"{name}: cannot be used ({said}); its rows are untouched. Next: make room on the disk, or the file and"
                 " its folder writable, and run again"

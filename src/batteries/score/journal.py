@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batteries.errors import ResourceError
-from batteries.files import write_text
+from batteries.files import refusing, write_text
 from batteries.score.schema import TABLES, plain, row_digest
 
 Row = tuple[str, dict[str, Any]]
@@ -66,22 +65,17 @@ class Journal:
 
         """
         text = "".join(_line(name, row) for name, row in rows).encode()
-        try:
-            with self._locked("a+") as file:
-                if start := file.seek(0, os.SEEK_END):
-                    file.seek(-1, os.SEEK_END)
-                    text = text if file.read(1) == b"\n" else b"\n" + text
-                try:
-                    _write(file, text)
-                    os.fsync(file.fileno())
-                except OSError:
-                    os.ftruncate(file.fileno(), start)
-                    raise
-                return start, start + len(text)
-        except OSError as error:
-            raise ResourceError(
-                f"{self.path}: cannot be written ({error.strerror or error}); nothing was noted"
-            ) from error
+        with refusing(self.path), self._locked("a+") as file:
+            if start := file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                text = text if file.read(1) == b"\n" else b"\n" + text
+            try:
+                _write(file, text)
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), start)
+                raise
+            return start, start + len(text)
 
     def read(self, start: int = 0) -> Lines:
         """Return the rows from byte `start` on; lines that are damaged are counted."""

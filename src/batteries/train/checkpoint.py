@@ -19,9 +19,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from batteries.errors import CorruptError, NonFiniteError, ResourceError, ResumeError, UsageError
+from batteries.errors import CorruptError, NonFiniteError, ResumeError, UsageError
 from batteries.experiment.metric import Metric
-from batteries.files import read_sealed, write_atomic, write_sealed
+from batteries.files import read_sealed, refusing, write_atomic, write_sealed
 from batteries.train.behind import Behind
 from batteries.train.checkpoint_file import read_checkpoint
 from batteries.train.staging import Staging, non_finite, plain_state, write_state
@@ -306,13 +306,14 @@ class Checkpoints:
         self._tidy()
 
     def _tidy(self) -> None:
-        try:
+        folder = Path(self.folder)
+        with refusing(folder / "last.pt"):
             self._link("last.pt", self._all[-1])
-            if best := self._best():
+        if best := self._best():
+            with refusing(folder / "best.pt"):
                 self._link("best.pt", best[0])
+        with refusing(folder):
             self._forget()
-        except OSError as error:
-            raise ResourceError(f"{self.folder}: cannot be written ({error}); all checkpoints are kept") from error
 
     def _forget(self) -> None:
         scored = [c for c in self._all if c.score is not None]
