@@ -9,7 +9,9 @@ from pathlib import Path
 import batteries
 
 ROOT = Path(batteries.__file__).parent
-ROOMS = """errors files config progress experiment prepare train score combine improve report cli __main__""".split()
+ROOMS = (
+    """errors files shapes config progress experiment prepare train score combine improve report cli __main__""".split()
+)
 
 
 def modules() -> Iterator[tuple[Path, str]]:

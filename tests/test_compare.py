@@ -21,6 +21,7 @@ from batteries.prepare.folds import describe
 from batteries.prepare.strategies import Grouped
 from batteries.score.entry import Entry
 from batteries.score.noise import resampled
+from entries import whole_config
 
 
 def entry(folder: Path, values: np.ndarray, targets: np.ndarray, *, folds: str = "same", **config: Any) -> Entry:
@@ -28,7 +29,9 @@ def entry(folder: Path, values: np.ndarray, targets: np.ndarray, *, folds: str =
     folder.mkdir(parents=True)
     ids, fold = pl.Series("id", np.arange(len(values))), np.arange(len(values)) % 5
     Predictions(ids, values, targets=targets, folds=fold, about={}).save(folder / "oof.parquet")
-    return Entry(folder, {"rows": len(values), "folds": {"digest": folds}, "kind": "run", **config})
+    return Entry(
+        folder, {"rows": len(values), "folds": {"n": 5, "strategy": "", "digest": folds}, "kind": "run", **config}
+    )
 
 
 def made_up(noise: float, seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -195,18 +198,14 @@ def test_a_metric_without_a_counted_form_is_computed_whole_on_a_thousand_resampl
 
 
 def test_several_seeds_of_both_recipes_add_their_noise(tmp_path: Path) -> None:
-    keys = {"columns": {}, **dict.fromkeys(("experiment", "stages", "metric", "data", "code"), "same")}
     groups: dict[str, list[Entry]] = {"narrow": [], "wide": []}
     for place, (width, group) in enumerate(groups.items()):
         for seed in range(3):
-            config = {
-                **keys,
-                "fields": {"width": width, "seed": seed},
-                "name": f"{width}-{seed}",
-                "identity": str(seed),
-            }
-            values, targets = made_up(0.3 - 0.05 * place, 10 * place + seed, n=300)
-            made = entry(tmp_path / f"{width}-{seed}", values, targets, **config)
+            name, rows = f"{width}-{seed}", 300
+            config = whole_config(name, fields={"width": width, "seed": seed}, identity=str(seed), rows=rows)
+            del config["folds"]  # as all here
+            values, targets = made_up(0.3 - 0.05 * place, 10 * place + seed, n=rows)
+            made = entry(tmp_path / name, values, targets, **config)
             bt.files.write_sealed(made.folder / "config.json", made.config)  # type: ignore[attr-defined]
             group.append(made)
     result = judged(groups["narrow"][0], groups["wide"][1]).comparisons[0]

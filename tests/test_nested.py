@@ -38,6 +38,7 @@ from batteries.errors import BlendError
 from batteries.experiment.predictions import Predictions
 from batteries.files import read_sealed
 from batteries.score.entry import Entry, write_entry
+from entries import whole_config
 
 AUC, RMSE, LOG_LOSS = bt.Metric.auc(), bt.Metric.rmse(), bt.Metric.log_loss()
 Arrays = list[np.ndarray]
@@ -212,8 +213,8 @@ def entry(root: Path, name: str, values: np.ndarray, targets: np.ndarray, *, fol
     oof = Predictions(
         pl.Series("id", np.arange(len(values))), values, targets=targets, folds=np.arange(len(values)) % 4
     )
-    config = {"identity": name, "schema": 1, "experiment": {}, "fields": {}, "columns": {}, "rows": len(values)}
-    config |= {"folds": {"digest": folds}, "metric": {"name": "auc", "higher_is_better": True}, **more}
+    config = whole_config(identity=name, rows=len(values), folds={"n": 4, "strategy": "", "digest": folds})
+    config |= {"metric": {"name": "auc", "higher_is_better": True}, **more}
     return write_entry(root, "run", config, oof.take(rows), oof.take(rows[::-1]))
 
 

@@ -38,7 +38,7 @@ from batteries.score.agreement import Pair, agreement_of
 from batteries.score.board import scores
 from batteries.score.entry import Entry, open_entry, write_entry
 from batteries.score.ledger import Ledger
-from entries import entry_of
+from entries import entry_of, whole_config, whole_fold
 
 ROWS = 120
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -99,19 +99,17 @@ def add(
 ) -> Entry:
     """Write an entry as training would and note its scores."""
     name, up = metric
-    config = {
-        "schema": 1,
-        "experiment": {"name": "toy", "class": "Toy", "file": "experiment.py"},
-        "fields": {"seed": 7},
-        "stages": [{"name": "head", "epochs": 2}, {"name": "all", "epochs": 2}],
-        "metric": {"name": name, "higher_is_better": up},
-        "also": ["log_loss"],
-        "columns": {"id": "id", "target": "label"},
-        "folds": {"n": 2, "strategy": "Stratified(column='label', n=2, seed=0)", "digest": "d"},
-        "rows": len(targets),
-        "identity": digest_of([kind, valid]),
-        **more,
-    }
+    config = (
+        whole_config(
+            fields={"seed": 7},
+            metric={"name": name, "higher_is_better": up},
+            columns={"id": "id", "target": "label"},
+            folds={"n": 2, "strategy": "Stratified(column='label', n=2, seed=0)", "digest": "d"},
+            rows=len(targets),
+            identity=digest_of([kind, valid]),
+        )
+        | more
+    )
     ids = pl.Series("id", [f"row <{i}>" for i in range(len(targets))])
     oof = Predictions(ids, values, targets=targets, folds=np.arange(len(targets)) % 2)
     entry = write_entry(root, kind, config, oof, None)
@@ -141,7 +139,7 @@ def add_run(root: Path, values: NDArray[Any], targets: NDArray[Any], *, valid: f
             for step in range(1, 5)
         ]  # fmt: skip
         write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-        write_sealed(folder / "fold.json", {"fold": fold, "scores": {metric: valid + 0.01 * fold}})
+        write_sealed(folder / "fold.json", whole_fold(fold, scores={metric: valid + 0.01 * fold}))
     return entry
 
 

@@ -389,7 +389,7 @@ def test_the_previous_one_is_the_newest_other_of_the_experiment(root: Path) -> N
         np.zeros(ROWS),
         np.arange(ROWS) % 3,
         test=np.full(TESTS, 0.5),
-        experiment={"name": "other"},
+        experiment={"name": "other", "file": "experiment.py"},
     )
     assert previous(bt.submit(other, Binary(), root)) is None
     third = sent(root, "toy-003")

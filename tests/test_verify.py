@@ -20,6 +20,7 @@ from batteries.experiment.predictions import Predictions
 from batteries.files import digest_file, write_sealed
 from batteries.score.verify import verify, verify_all
 from batteries.train.checkpoint import Checkpoints
+from entries import whole_config, whole_fold
 
 
 def predictions(folds: list[int] | None) -> Predictions:
@@ -31,7 +32,7 @@ def run(tmp_path: Path) -> Path:
     """The files of a run of two folds with two stages, written by those who write them in training."""
     folder = tmp_path / "toy-001"
     folder.mkdir()
-    write_sealed(folder / "config.json", {"kind": "run", "data": {"train": "a", "test": "b"}, "folds": {"n": 2}})
+    write_sealed(folder / "config.json", whole_config())
     write_sealed(folder / "provenance.json", {"torch": "2"})
     for fold in (0, 1):
         part, log = folder / f"fold{fold}", b""
@@ -44,7 +45,7 @@ def run(tmp_path: Path) -> Path:
         (part / "metrics.jsonl").write_bytes(log)
         predictions([fold] * 4).save(part / "oof.parquet")
         predictions(None).save(part / "test.parquet")
-        write_sealed(part / "fold.json", {"fold": fold, "stage": "all", "checkpoint": "checkpoint-000002.pt"})
+        write_sealed(part / "fold.json", whole_fold(fold))
     predictions([0, 0, 1, 1]).save(folder / "oof.parquet")
     predictions(None).save(folder / "test.parquet")
     (folder / "train.log").write_text("trained\n")
@@ -55,7 +56,8 @@ def run(tmp_path: Path) -> Path:
 def average(tmp_path: Path) -> Path:
     folder = tmp_path / "average-001"
     folder.mkdir()
-    write_sealed(folder / "config.json", {"kind": "average", "checkpoints": {"0": ["checkpoint-000002.pt"]}})
+    made = whole_config("average-001", kind="average", checkpoints={"0": ["checkpoint-000002.pt"]}, data={"test": None})
+    write_sealed(folder / "config.json", made)
     torch.save({"model": {"w": torch.rand(300)}}, folder / "fold0.pt")
     predictions([0, 0, 1, 1]).save(folder / "oof.parquet")
     return folder

@@ -27,11 +27,11 @@ from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
 from batteries.score.entry import INHERITED, Entry, find_entry, write_entry
 from batteries.train.average import MeanOfWeights, recompute_batch_norm
-from batteries.train.checkpoint import Checkpoint, Checkpoints
+from batteries.train.checkpoint import Checkpoint
 from batteries.train.device import Device
 from batteries.train.interrupt import Interrupts
 from batteries.train.loop import training_inputs
-from batteries.train.outcome import Predictor, build_model, loader_of, mean_of
+from batteries.train.outcome import Predictor, build_model, checkpoints_of, loader_of, mean_of
 from batteries.train.record import Run, Tables, check_same
 from batteries.train.weights import load_weights, read_weights
 
@@ -167,11 +167,6 @@ def finished(run: Run) -> list[int]:
     if not done:
         raise UsageError(f"{run.name} has no finished fold to average; train it first: batteries train")
     return done
-
-
-def checkpoints_of(run: Run, experiment: Experiment, fold: int, stage: Stage) -> Checkpoints:
-    """The checkpoints of a stage of a fold that are kept."""
-    return Checkpoints(run.stage_folder(fold, stage.name), metric=experiment.metric, keep=experiment.keep)
 
 
 def _pick(run: Run, experiment: Experiment, fold: int, stage: Stage, which: Which) -> list[Checkpoint]:

@@ -29,7 +29,8 @@ from batteries.combine.submission import FILE, RECORD, versions
 from batteries.combine.written import write_cells
 from batteries.errors import CorruptError, SubmissionError, UsageError, some
 from batteries.experiment.predictions import Predictions
-from batteries.files import digest_file, read_sealed, safe_name, write_atomic
+from batteries.files import digest_file, safe_name, write_atomic
+from batteries.shapes import SubmissionRecord, WholeSubmission, check_shape, read_record
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,10 @@ def _record(root: Path, name: str) -> dict[str, Any]:
     if not path.exists():
         there = sorted((file.parent.name for file in root.glob(f"*/{RECORD}")), reverse=True)
         raise UsageError(f"there is no submission {name!r} in {root}; submissions: {some(there, 12) or 'none yet'}")
-    record = read_sealed(path)
+    record = read_record(path, SubmissionRecord)
     if "made_of" not in record:
         raise UsageError(f"{name} was made by an older Batteries, which did not record enough; submit the entry again")
-    return record
+    return check_shape(path, record, WholeSubmission)
 
 
 def _sample(path: Path, noted: Mapping[str, str]) -> Sample:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from batteries.combine.average import CHOSEN_ON, Means, checkpoints_of, finished, write_average
+from batteries.combine.average import CHOSEN_ON, Means, finished, write_average
 from batteries.combine.derive import LEARNED
 from batteries.errors import DataError, UsageError, WeightsError
 from batteries.experiment import Experiment, Metric
@@ -24,7 +24,7 @@ from batteries.score.entry import INHERITED, Entry, find_entry
 from batteries.train.checkpoint import Checkpoint
 from batteries.train.device import Device
 from batteries.train.interrupt import Interrupts
-from batteries.train.outcome import Predictor, finite
+from batteries.train.outcome import Predictor, checkpoints_of, finite
 from batteries.train.record import Run, Tables, check_same
 
 How = Literal["greedy", "uniform"]

@@ -29,10 +29,11 @@ from batteries.combine.written import Written, write_cells
 from batteries.errors import ExperimentError, SubmissionError
 from batteries.experiment import Experiment
 from batteries.experiment.predictions import Predictions
-from batteries.files import digest_file, new_folder, read_sealed, write_atomic, write_sealed
+from batteries.files import digest_file, new_folder, write_atomic, write_sealed
 from batteries.score.board import submissions
 from batteries.score.entry import Entry
 from batteries.score.ledger import Ledger
+from batteries.shapes import SubmissionRecord, read_record
 
 FILE = "submission.csv"
 SAMPLE = "sample.csv"
@@ -148,7 +149,7 @@ def _noted(folder: Path, entry: Entry, digest: str, checked: Checked, written: W
             file=FILE,
             sha256=made.sha256,
             rows=len(made.table),
-            record=read_sealed(folder / RECORD),
+            record=read_record(folder / RECORD, SubmissionRecord),
         )
     return made
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batteries.errors import BatteriesError, CorruptError, UsageError
-from batteries.files import read_sealed
 from batteries.score.ledger import Ledger
 from batteries.score.origin import Origin, origins, recipe
+from batteries.shapes import SubmissionRecord, read_record
 
 if TYPE_CHECKING:  # reading the board needs neither tables nor predictions, whose imports take most of its time
     from batteries.experiment import Experiment
@@ -250,7 +250,7 @@ def submissions(root: Path | str = "runs") -> list[dict[str, Any]]:
     found = []
     for path in sorted(Path(root).glob("submission-*/submission.json")):
         try:
-            found.append(read_sealed(path))
+            found.append(read_record(path, SubmissionRecord))
         except CorruptError as error:
             warnings.warn(f"{error}; going on without it", stacklevel=2)
     return found

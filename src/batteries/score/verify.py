@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 import polars as pl
 
-from batteries.errors import CorruptError, UsageError
+from batteries.errors import CorruptError, ResumeError, UsageError
 from batteries.experiment.sealed import read_table
 from batteries.files import digest_file, read_sealed
 from batteries.score.ledger import Ledger
 from batteries.score.recover import check
+from batteries.shapes import CheckpointRecord, Config, Fold, Shape, SubmissionRecord, read_record
 from batteries.train.record import CONFIG
 
 _WEIGHTS = "weights.json"
@@ -115,7 +116,7 @@ def _ledger(root: Path) -> Iterator[Finding]:
 
 
 def _submission(folder: Path) -> Iterator[Finding]:
-    record, finding = _sealed(folder / _SUBMISSION)
+    record, finding = _sealed(folder / _SUBMISSION, SubmissionRecord)
     yield finding
     for made in (record, record.get("sample") or {}):
         if "file" in made:
@@ -123,7 +124,7 @@ def _submission(folder: Path) -> Iterator[Finding]:
 
 
 def _entry(folder: Path) -> Iterator[Finding]:
-    config, finding = _sealed(folder / CONFIG)
+    config, finding = _sealed(folder / CONFIG, Config)
     yield finding
     kind = config.get("kind") or ("run" if (folder / "provenance.json").exists() else "other")
     tested = config.get("data", {}).get("test") is not None
@@ -155,7 +156,7 @@ def _entry(folder: Path) -> Iterator[Finding]:
 def _fold(folder: Path, *, done: bool, tested: bool) -> Iterator[Finding]:
     result: Mapping[str, Any] = {}
     if done:
-        result, finding = _sealed(folder / "fold.json")
+        result, finding = _sealed(folder / "fold.json", Fold)
         yield finding
     for name, expected in (("oof.parquet", done), ("test.parquet", done and tested)):
         if expected or (folder / name).exists():
@@ -163,8 +164,9 @@ def _fold(folder: Path, *, done: bool, tested: bool) -> Iterator[Finding]:
     lines = 0
     for stage in sorted(folder.glob("stage-*")):
         chosen = result.get("checkpoint") if stage.name == f"stage-{result.get('stage')}" else None
-        records = {path: _sealed(path) for path in stage.glob("checkpoint-*.json")}
-        lines = max([lines, *(record.get("info", {}).get("log", 0) for record, _ in records.values())])
+        records = {path: _sealed(path, CheckpointRecord) for path in stage.glob("checkpoint-*.json")}
+        known = (record["info"].get("log") for record, _ in records.values() if record)
+        lines = max([lines, *(line for line in known if isinstance(line, int))])
         yield from _stage(stage, records, chosen)
     if lines or (folder / "metrics.jsonl").exists():
         yield _lines(folder / "metrics.jsonl", lines)
@@ -221,13 +223,15 @@ def _same_file(link: Path, file: Path) -> bool:
     return link.exists() and file.exists() and link.samefile(file)
 
 
-def _sealed(path: Path) -> tuple[dict[str, Any], Finding]:
+def _sealed(path: Path, shape: type[Shape] | None = None) -> tuple[dict[str, Any], Finding]:
     if not path.exists():
         return {}, Finding(path, "missing")
     try:
-        return read_sealed(path), Finding(path, "intact")
+        return read_record(path, shape) if shape else read_sealed(path), Finding(path, "intact")
     except CorruptError as error:
         return {}, Finding(path, "damaged", _reason(error, path))
+    except ResumeError:
+        return {}, Finding(path, "intact", "of a newer Batteries, which alone can look further")
 
 
 def _table(path: Path) -> tuple[pl.DataFrame | None, Finding]:

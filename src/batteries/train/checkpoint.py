@@ -19,14 +19,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from batteries.errors import CorruptError, NonFiniteError, ResumeError, UsageError
+from batteries.errors import CorruptError, NonFiniteError, UsageError
 from batteries.experiment.metric import Metric
-from batteries.files import read_sealed, refusing, write_atomic, write_sealed
+from batteries.files import refusing, write_atomic, write_sealed
+from batteries.shapes import CheckpointRecord, read_record
 from batteries.train.behind import Behind
 from batteries.train.checkpoint_file import read_checkpoint
 from batteries.train.staging import Staging, non_finite, plain_state, write_state
-
-_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,12 @@ class Checkpoints:
         found = []
         for path in sorted(Path(self.folder).glob("checkpoint-*.json")):
             try:
-                record = read_sealed(path)
+                record = read_record(path, CheckpointRecord)
             except CorruptError as error:
                 warnings.warn(f"{error}; going on without this checkpoint", stacklevel=4)
                 continue
-            _check_schema(path, record)
             self._check_metric(path, record["metric"])
-            number, score = int(record["number"]), record["score"]
+            number, score = record["number"], record["score"]
             found.append(Checkpoint(path.with_suffix(".pt"), number, score, record["info"], record["sha256"]))
         return found
 
@@ -287,7 +285,7 @@ class Checkpoints:
 
     def _record(self, checkpoint: Checkpoint) -> Checkpoint:
         record = {
-            "schema": _SCHEMA,
+            "schema": CheckpointRecord.newest,
             "number": checkpoint.number,
             "sha256": checkpoint.sha256,
             "score": checkpoint.score,
@@ -346,13 +344,6 @@ class Checkpoints:
 def has_checkpoints(folder: Path) -> bool:
     """Whether a training in `folder` got as far as its first checkpoint."""
     return any(folder.glob("checkpoint-*.json"))
-
-
-def _check_schema(path: Path, record: Mapping[str, Any]) -> None:
-    if record["schema"] != _SCHEMA:
-        raise ResumeError(
-            f"{path}: has schema {record['schema']}, this Batteries reads {_SCHEMA}; use the version that wrote it"
-        )
 
 
 def _number(score: float | None) -> float | None:

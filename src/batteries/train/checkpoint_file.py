@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from batteries.errors import CorruptError
-from batteries.files import digest_file, read_sealed
+from batteries.files import digest_file
+from batteries.shapes import CheckpointRecord, read_record
 
 
 def read_checkpoint(path: Path, *, sha256: str | None = None) -> dict[str, Any]:
@@ -61,6 +62,6 @@ def _recorded_digest(path: Path) -> str | None:
     for record in path.parent.glob("checkpoint-*.json"):
         file = record.with_suffix(".pt")
         if file.exists() and file.samefile(path):
-            digest: str = read_sealed(record)["sha256"]
+            digest: str = read_record(record, CheckpointRecord)["sha256"]
             return digest
     return None

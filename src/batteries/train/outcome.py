@@ -24,11 +24,21 @@ from batteries.experiment.predictions import Predictions
 from batteries.files import write_sealed
 from batteries.prepare.folds import Folds
 from batteries.prepare.seed import derive_seed, random_state_kept, seed_everything
+from batteries.shapes import CheckpointOfRun, check_shape
+from batteries.train.checkpoint import Checkpoints
 from batteries.train.device import Device
 from batteries.train.loaders import Loader
 from batteries.train.loop import predict
-from batteries.train.record import Tables
+from batteries.train.record import Run, Tables
 from batteries.train.samplers import Shuffled
+
+
+def checkpoints_of(run: Run, experiment: Experiment, fold: int, stage: Stage) -> Checkpoints:
+    """The checkpoints of a stage. Raises CorruptError where one notes what no training does."""
+    found = Checkpoints(run.stage_folder(fold, stage.name), metric=experiment.metric, keep=experiment.keep)
+    for checkpoint in found.all():
+        check_shape(checkpoint.path.with_suffix(".json"), {"info": checkpoint.info}, CheckpointOfRun)
+    return found
 
 
 def build_model(experiment: Experiment, fold: int) -> nn.Module:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from batteries import shapes
 from batteries.config import to_plain
 from batteries.errors import ConfigError, CorruptError, DataError, NotSafeError, ResumeError, UsageError
 from batteries.experiment import Experiment, Stage
@@ -24,9 +24,9 @@ from batteries.experiment.predictions import column_digest
 from batteries.files import digest_file, digest_of, inside, locked, new_folder, read_sealed, write_sealed
 from batteries.prepare.environment import changed_versions, provenance
 from batteries.prepare.folds import Folds
+from batteries.shapes import check_shape, read_record
 
 CONFIG = "config.json"
-_SCHEMA = 1
 _NOTHING = "nothing"
 
 
@@ -86,7 +86,7 @@ class Run:
 
     def fold_result(self, fold: int) -> dict[str, Any]:
         """Scores of a finished fold, and the checkpoint they are of."""
-        return read_sealed(self.fold_folder(fold) / "fold.json")
+        return read_record(self.fold_folder(fold) / "fold.json", shapes.Fold)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -141,13 +141,8 @@ def open_run(
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What a run, an average or a blend was made of. Raises ResumeError where a newer Batteries wrote it."""
-    config = read_sealed(folder / CONFIG)
-    if config.get("schema", _SCHEMA) > _SCHEMA:
-        raise ResumeError(
-            f"{folder / CONFIG}: has schema {config['schema']}, this Batteries ({version('batteries')}) reads"
-            f" {_SCHEMA} and older; use the version that wrote it"
-        )
-    return config
+    config = read_record(folder / CONFIG, shapes.Config)
+    return check_shape(folder / CONFIG, config, shapes.RunConfig) if config["kind"] == "run" else config
 
 
 def configs(root: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -169,7 +164,7 @@ def all_runs(root: Path) -> list[Run]:
 def config_of(experiment: Experiment, folds: Folds, tables: Tables) -> dict[str, Any]:
     """Return all that decides a run's result, as plain data, and one digest of it: `identity`."""
     decides: dict[str, Any] = {
-        "schema": _SCHEMA,
+        "schema": shapes.Config.newest,
         "kind": "run",
         "experiment": {
             "name": experiment_name(experiment),

@@ -25,13 +25,13 @@ from batteries.prepare.folds import Folds
 from batteries.prepare.seed import derive_seed, random_state_kept, seed_everything
 from batteries.progress import Progress
 from batteries.train.average import average_checkpoints, recompute_batch_norm
-from batteries.train.checkpoint import Checkpoint, Checkpoints
+from batteries.train.checkpoint import Checkpoint
 from batteries.train.device import Device
 from batteries.train.interrupt import Interrupts
 from batteries.train.loaders import Loader
 from batteries.train.log import MetricLog
 from batteries.train.loop import Epoch, Pace, train, training_inputs
-from batteries.train.outcome import Predictor, build_model, finite, loader_of, score_all
+from batteries.train.outcome import Predictor, build_model, checkpoints_of, finite, loader_of, score_all
 from batteries.train.record import Run, Tables
 from batteries.train.state import TrainState
 from batteries.train.weights import load_weights
@@ -112,8 +112,7 @@ class StageOfFold:
     def train(self, previous: Ended | None) -> Ended:
         """Bring the stage to its end from wherever it stands, and say how it ended."""
         if self.device.is_main:
-            folder = self.trainer.run.stage_folder(self.fold, self.stage.name)
-            self.checkpoints = Checkpoints(folder, metric=self.experiment.metric, keep=self.experiment.keep)
+            self.checkpoints = checkpoints_of(self.trainer.run, self.experiment, self.fold, self.stage)
         if self.passed:
             self.trainer.bar.advance(self.trainer.updates(self.fold, self.stage))
             return self._outcome()
