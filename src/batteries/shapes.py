@@ -162,6 +162,71 @@ class CheckpointOfRun(Shape):
     info: Position
 
 
+class Gain(Shape):
+    """What fitted weights gain over something else, with its interval."""
+
+    over: str
+    gain: float | None
+    low: float | None
+    high: float | None
+
+
+class FittedWeights(Shape):
+    """learned.json of a blend whose weights were fitted."""
+
+    fold_weights: list[list[float]]
+    over_equal: Gain
+    over_best: Gain
+
+
+class Quality(Shape):
+    """How good probabilities are."""
+
+    log_loss: float
+
+
+class Calibration(Shape):
+    """learned.json of a calibrated entry."""
+
+    before: Quality
+    nested: Quality
+
+
+class Decision(Shape):
+    """learned.json of a decided entry."""
+
+    objective: str
+    default: float | None
+    nested: float | None
+
+
+class SoupOfFold(Shape):
+    """What the soups of a fold score."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    fold: Count
+    singles: dict[str, float]
+    uniform: float | None
+    greedy: float
+    members: list[str]
+    higher_is_better: bool
+
+
+class Soups(Shape):
+    """learned.json of an average of several runs."""
+
+    soups: list[SoupOfFold]
+
+
+LEARNED: dict[str, type[Shape]] = {
+    "blend": FittedWeights,
+    "calibrated": Calibration,
+    "decided": Decision,
+    "average": Soups,
+}
+"""What learned.json holds, by the kind of the entry."""
+
+
 class Kept(Shape):
     """A file that belongs to a submission."""
 

@@ -16,11 +16,12 @@ from batteries.combine.average import CHOSEN_ON, Means, finished, write_average
 from batteries.combine.derive import LEARNED
 from batteries.errors import DataError, UsageError, WeightsError
 from batteries.experiment import Experiment, Metric
-from batteries.files import digest_of, read_sealed
+from batteries.files import digest_of
 from batteries.prepare.folds import Folds
 from batteries.prepare.table import test_table, training_table
 from batteries.progress import Progress
 from batteries.score.entry import INHERITED, Entry, find_entry
+from batteries.shapes import Soups, read_record
 from batteries.train.checkpoint import Checkpoint
 from batteries.train.device import Device
 from batteries.train.interrupt import Interrupts
@@ -145,7 +146,7 @@ def soup_scores(entry: Entry) -> list[SoupOfFold]:
         raise UsageError(f"{entry.name} is no soup; make one of two runs: batteries average RUN RUN")
     return [
         SoupOfFold(**{**each, "members": tuple(each["members"])})
-        for each in read_sealed(entry.folder / LEARNED)["soups"]
+        for each in read_record(entry.folder / LEARNED, Soups)["soups"]
     ]
 
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from batteries import shapes
 from batteries.combine.derive import LEARNED
-from batteries.files import read_sealed
 from batteries.report.evaluation import correlation
 from batteries.report.view import Matrix, score, signed
 from batteries.score.board import Row
 from batteries.score.entry import Entry
 from batteries.score.imported import KIND as IMPORTED
+from batteries.shapes import Shape, read_record
 
 _MOST_ENTRIES = 12  # in a matrix of correlations
 _MOST_ROWS = 100
@@ -76,7 +77,9 @@ def _view(
     entry: Entry, valid: Mapping[str, float | None], parts: Mapping[str, list[str]], attempt: Callable[..., Any]
 ) -> CombinedView:
     path = entry.folder / LEARNED
-    learned: dict[str, Any] = attempt(lambda: read_sealed(path), {}) if path.exists() else {}
+    learned: dict[str, Any] = (
+        attempt(lambda: read_record(path, shapes.LEARNED.get(entry.kind, Shape)), {}) if path.exists() else {}
+    )
     by_fold = np.array(learned.get("fold_weights", []))
     spread = by_fold.std(axis=0, ddof=1).tolist() if len(by_fold) > 1 else []
     members = [

@@ -21,7 +21,7 @@ from batteries.experiment.sealed import read_table
 from batteries.files import digest_file, read_sealed
 from batteries.score.ledger import Ledger
 from batteries.score.recover import check
-from batteries.shapes import CheckpointRecord, Config, Fold, Shape, SubmissionRecord, read_record
+from batteries.shapes import LEARNED, CheckpointRecord, Config, Fold, Shape, SubmissionRecord, read_record
 from batteries.train.record import CONFIG
 
 _WEIGHTS = "weights.json"
@@ -138,7 +138,7 @@ def _entry(folder: Path) -> Iterator[Finding]:
     if (tested and finished) or (folder / "test.parquet").exists():
         yield _table(folder / "test.parquet")[1]
     if kind in _DERIVED or (folder / _LEARNED).exists():
-        yield _sealed(folder / _LEARNED)[1]
+        yield _sealed(folder / _LEARNED, LEARNED.get(kind))[1]
     for fold in sorted({*finished, *(path.name for path in folder.glob("fold*") if path.is_dir())}):
         if kind == "run":
             yield from _fold(folder / fold, done=fold in finished, tested=tested)
