@@ -66,7 +66,7 @@ def _listed(text: str) -> Any:
     """A list where the text is one in JSON, such as `[64,32]`; else the text."""
     try:
         return json.loads(text) if text.startswith("[") else text
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -325,7 +325,7 @@ def _numbers(root: Path) -> dict[str, int]:
     """The highest number ever given for each stem; none where the note is lost."""
     try:
         noted = json.loads((root / _NUMBERS).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {stem: n for stem, n in noted.items() if isinstance(n, int)} if isinstance(noted, dict) else {}
 

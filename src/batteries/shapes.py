@@ -235,6 +235,18 @@ class Kept(Shape):
     sha256: str
 
 
+class Formula(Shape):
+    """The formula of a blend, with its options."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    how: str
+    power: Annotated[float | str, AfterValidator(float)] = 2.0  # a text where it is infinite
+    trim: Count = 1
+    clip: float | None = None
+    normalize: bool = False
+    multilabel: bool = False
+
+
 class MadeOf(Shape):
     """An entry as one of the members, and the members of it."""
 
@@ -243,13 +255,14 @@ class MadeOf(Shape):
     identity: str | None
     test: str | None
     weight: float = 1.0
-    blend: dict[str, Any] = {}
+    blend: Formula | None = None
     members: list[MadeOf]
 
 
 class Form(Shape):
     """How predictions become the columns of a sample."""
 
+    model_config = ConfigDict(strict=True, extra="forbid")
     id: str
     target: str
     metric: str
@@ -282,6 +295,24 @@ class WholeSubmission(SubmissionRecord):
     sample: Kept
     digits: Digits
     versions: dict[str, str]
+
+
+class Remembered(Shape):
+    """What a ledger needs of an entry's config."""
+
+    kind: str = ""
+    experiment: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
+    of: Name | None = None
+    how: str = ""
+    members: dict[Name, float] = {}
+
+
+class Export(Shape):
+    """A ledger as a file."""
+
+    schema_: Annotated[int, Field(alias="schema", ge=1)]
+    tables: dict[str, list[dict[str, Any]]]
 
 
 def read_record(path: Path, shape: type[Shape]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from io import BytesIO
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from batteries.errors import PredictionsError, SubmissionError
 from batteries.experiment.prediction_files import csv_header
-from batteries.experiment.sealed import check_seal
+from batteries.experiment.sealed import UNREADABLE, check_seal
 
 _OTHER = {";": "semicolons", "\t": "tabs", "|": "bars"}
 """Separators that are often met instead of the comma."""
@@ -39,7 +38,7 @@ def read_cells(path: Path) -> pl.DataFrame:
     check_seal(path)
     try:
         frame = pl.read_parquet(path, glob=False)
-    except PolarsError as error:
+    except UNREADABLE as error:
         raise SubmissionError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
     if frame.width < 2 or not len(frame):
         raise SubmissionError(f"{path}: has {frame.width} columns and {len(frame)} rows; it needs ids and predictions")
@@ -64,7 +63,7 @@ def parse_cells(data: bytes, source: str) -> pl.DataFrame:
         raise SubmissionError(f"{source}: has one column, {names[0]!r}; {hint}")
     try:
         frame = pl.read_csv(BytesIO(data), infer_schema=False)
-    except PolarsError as error:
+    except UNREADABLE as error:
         raise SubmissionError(f"{source}: cannot be read as CSV ({str(error).splitlines()[0]})") from error
     if frame.columns != names:
         raise SubmissionError(f"{source}: its lines do not end as those of a CSV do; write it with \\n at their ends")

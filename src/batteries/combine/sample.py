@@ -161,5 +161,7 @@ def _kind(different: pl.Series) -> tuple[Kind, tuple[str, str]]:
 def _adds_up(cells: pl.DataFrame, asked: tuple[Asked, ...]) -> bool:
     if len(asked) == 1 or any(column.kind not in ("number", "probability") for column in asked):
         return False
-    sums = cells.select(pl.sum_horizontal(pl.all().exclude(cells.columns[0]).cast(pl.Float64))).to_series()
+    sums = cells.select(
+        pl.sum_horizontal(pl.all().exclude(cells.columns[0]).cast(pl.Float64, strict=False))
+    ).to_series()
     return bool(((sums - 1).abs() < 1e-3).all())

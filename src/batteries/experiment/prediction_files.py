@@ -23,11 +23,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from polars.exceptions import PolarsError
 
 from batteries.errors import PredictionsError, some
 from batteries.experiment.predictions import Predictions, about_of
-from batteries.experiment.sealed import check_seal
+from batteries.experiment.sealed import UNREADABLE, check_seal
 
 _OURS = re.compile(r"prediction(?:_(\d+))?")
 _BESIDE = ("fold", "target")
@@ -189,7 +188,7 @@ def _refusing(path: Path | str) -> Iterator[None]:
     """What polars or the system cannot read is refused in their words."""
     try:
         yield
-    except (PolarsError, OSError) as error:
+    except UNREADABLE as error:
         raise PredictionsError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
 
 

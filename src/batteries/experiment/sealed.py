@@ -22,6 +22,8 @@ import polars as pl
 from batteries.errors import CorruptError
 from batteries.files import read_whole, write_atomic
 
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""What is raised for a table that is none; polars panics over some damaged Parquet files."""
 _PREFIX = "batteries."
 _MARK = b"sha256-of-this-file-with-zeros-here:"
 _ZEROS = b"0" * 64

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from polars.exceptions import PolarsError
 
 from batteries.errors import FoldsError, some
+from batteries.experiment.sealed import UNREADABLE
 from batteries.prepare.strategies import Fold, codes, column_of
 
 
@@ -98,9 +98,13 @@ def _read(path: Path) -> pl.DataFrame:
     try:
         with open(path, "rb") as file:
             parquet = file.read(4) == b"PAR1"
-        return pl.read_parquet(path) if parquet else pl.read_csv(path, infer_schema=False)
-    except PolarsError as error:
+        return pl.read_parquet(path, glob=False) if parquet else pl.read_csv(path, infer_schema=False, glob=False)
+    except UNREADABLE as error:
         raise FoldsError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+
+
+_MOST = 2**53
+"""Above it floats skip whole numbers, so that two folds could become one."""
 
 
 def numbered(column: pl.Series, what: str) -> Fold:
@@ -112,7 +116,7 @@ def numbered(column: pl.Series, what: str) -> Fold:
     numbers = column.cast(pl.Float64, strict=False)
     if not numbers.null_count():
         values = numbers.to_numpy()
-        wrong = values[(values != np.floor(values)) | (values < -1) | np.isinf(values)]
+        wrong = values[(values != np.floor(values)) | (values < -1) | (values > _MOST)]
         if len(wrong):
             raise FoldsError(f"{what}: folds must be whole numbers from -1 on, got {wrong[:5].tolist()}")
         column = pl.Series(values.astype(np.int64))

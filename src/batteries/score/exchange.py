@@ -8,7 +8,6 @@ Next:  a notebook, a spreadsheet, the ledger of another folder.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -17,7 +16,8 @@ from batteries.errors import CorruptError, ResumeError, UsageError
 from batteries.files import read_sealed, write_atomic, write_sealed
 from batteries.score.ledger import Ledger
 from batteries.score.migrations import brought_forward
-from batteries.score.schema import SCHEMA, TABLES, plain
+from batteries.score.schema import SCHEMA, TABLES, check_row, plain
+from batteries.shapes import Export, Remembered, check_shape
 
 _SCORES = {
     "number": pl.Int64,
@@ -113,16 +113,19 @@ def import_rows(path: Path | str, root: Path | str = "runs") -> int:
     """
     path = Path(path)
     data = read_sealed(path)
-    schema, tables = data.get("schema"), data.get("tables")
-    if not isinstance(schema, int) or not isinstance(tables, dict):
+    schema = data.get("schema")
+    if not isinstance(schema, int) or "tables" not in data:
         raise CorruptError(f"{path}: is no exported ledger; export one: batteries ledger export FILE.json")
     if schema > SCHEMA:
         raise ResumeError(
             f"{path} was written by Batteries {data.get('batteries')}, this is {batteries.__version__}"
             f" (schema {schema}, this one knows {SCHEMA}); install that version"
         )
-    rows: list[tuple[str, dict[str, Any]]] = [
-        (name, row) for name, each in brought_forward(tables, schema).items() for row in each
-    ]
+    tables = brought_forward(check_shape(path, data, Export)["tables"], schema)
+    rows = [(name, row) for name, each in tables.items() for row in each]
+    for name, row in rows:
+        check_row(path, name, row)
+        if name == "entries":
+            check_shape(path, row["config"], Remembered)
     with Ledger(root) as ledger:
         return ledger.enter(rows)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -31,6 +32,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from batteries.errors import CorruptError
 from batteries.files import digest_of
 
 SCHEMA = 3
@@ -133,6 +135,28 @@ def plain(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """
     columns = (column for column in TABLES[name].columns if column.name not in ("project", "number", "digest"))
     return {column.name: _value(column.type, row.get(column.name)) for column in columns}
+
+
+def check_row(path: Path, name: str, row: Mapping[str, Any]) -> None:
+    """Refuse, as CorruptError, a row of a file that no ledger could have held: a value lacks or is of another type."""
+    for column in TABLES[name].columns:
+        value = row.get(column.name)
+        if column.name not in ("project", "number", "digest") and not _fits(column, value):
+            raise CorruptError(f"{path}: a row of {name} has {column.name} = {value!r:.40}; export the ledger again")
+
+
+def _fits(column: Column[Any], value: Any) -> bool:
+    if value is None:
+        return bool(column.nullable)
+    if isinstance(column.type, JSON):
+        return isinstance(value, dict)
+    if isinstance(column.type, Boolean):
+        return isinstance(value, bool)
+    if isinstance(column.type, Float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(column.type, Integer):
+        return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return isinstance(value, str)
 
 
 def _value(kind: Any, value: Any) -> Any:

@@ -178,7 +178,7 @@ def _stage(
     digests = {}
     for path, (record, finding) in sorted(records.items()):
         yield finding
-        if not finding.bad:
+        if record:
             digests[path.with_suffix(".pt")] = record["sha256"]
             yield _recorded(path.with_suffix(".pt"), record["sha256"])
     links = [folder / "last.pt", folder / "best.pt"]

@@ -51,7 +51,7 @@ def _check_parts(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as parts:
             packed = [part.filename for part in parts.infolist() if part.compress_type != zipfile.ZIP_STORED]
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # of PyTorch's old format, or nothing that it will load
     if packed:
         raise CorruptError(f"{path}: is not a file of weights (its part {packed[0]!r} is compressed)")

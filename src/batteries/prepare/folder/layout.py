@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from batteries.errors import DataError, some
+from batteries.experiment.sealed import UNREADABLE
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 _TABLES = (".csv", ".csv.gz", ".parquet", ".tsv")
@@ -78,19 +79,23 @@ def schema_of(path: Path) -> pl.Schema:
     """Names and types of the columns of a table; of a CSV from all its rows. Raises DataError for what is no table."""
     try:
         if _is_parquet(path):
-            return pl.scan_parquet(path).collect_schema()
-        whole = pl.scan_csv(path, separator=_separator(path), infer_schema_length=None, try_parse_dates=True)
+            return pl.scan_parquet(path, glob=False).collect_schema()
+        whole = pl.scan_csv(
+            path, separator=_separator(path), infer_schema_length=None, try_parse_dates=True, glob=False
+        )
         return whole.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from error
 
 
 def scan(path: Path, schema: pl.Schema, *, texts: frozenset[str] = frozenset()) -> pl.LazyFrame:
     """Read a table lazily; columns in `texts` as they are written."""
     if _is_parquet(path):
-        return pl.scan_parquet(path).with_columns(pl.col(name).cast(pl.String) for name in schema if name in texts)
+        return pl.scan_parquet(path, glob=False).with_columns(
+            pl.col(name).cast(pl.String) for name in schema if name in texts
+        )
     types = {name: pl.String() if name in texts else type for name, type in schema.items()}
-    return pl.scan_csv(path, separator=_separator(path), schema=types, try_parse_dates=True)
+    return pl.scan_csv(path, separator=_separator(path), schema=types, try_parse_dates=True, glob=False)
 
 
 def _is_parquet(path: Path) -> bool:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from batteries.errors import DataError, some
 from batteries.experiment import Experiment
 from batteries.experiment.load import experiment_name
+from batteries.experiment.sealed import UNREADABLE
 from batteries.prepare.folds import describe as describe_folds
 from batteries.prepare.pictures import SUFFIXES
 from batteries.prepare.table import test_table, training_table
@@ -139,11 +140,11 @@ def _read_file(path: Path) -> pl.DataFrame:
     suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     try:
         if suffix == "parquet":
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         if suffix in ("csv", "tsv", "txt"):
             separator = "\t" if suffix == "tsv" else ","
-            return pl.read_csv(path, separator=separator, infer_schema_length=10_000, try_parse_dates=True)
-    except (pl.exceptions.PolarsError, OSError) as error:
+            return pl.read_csv(path, separator=separator, infer_schema_length=10_000, try_parse_dates=True, glob=False)
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     raise DataError(f"{path} is neither CSV (.csv, .tsv, .txt, also .gz) nor Parquet (.parquet)")
 
