@@ -26,6 +26,7 @@ faults: setup  ## every fault as often as docs/reliability.md says, and that pag
 	rm -f .faults.jsonl
 	FAULTS=full FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest $(FAULTS) -n 2 --dist worksteal
+	FAULTS=alone FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -k price
 	$(BIN)/python tests/faults/page.py .faults.jsonl
 
 lint: setup

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 
 FULL = os.environ.get("FAULTS") == "full"
+ALONE = os.environ.get("FAULTS") == "alone"
+"""Whether nothing else runs meanwhile: for measurements."""
 
 
 def times(full: int, some: int) -> int:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -64,6 +65,19 @@ def test_a_written_file_has_the_digest_that_was_returned() -> None:
     digest = write_atomic(Path("a"), lambda file: [file.write(b"one"), file.write(memoryview(b"two"))])
     assert Path("a").read_bytes() == b"onetwo"
     assert digest == digest_file(Path("a")) == hashlib.sha256(b"onetwo").hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, (8 << 20) - 1, 8 << 20, (8 << 20) + 1, 20 << 20])
+@pytest.mark.parametrize("threads", [True, False])
+def test_one_large_piece_has_the_digest_of_its_bytes(monkeypatch: pytest.MonkeyPatch, size: int, threads: bool) -> None:
+    def none(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    if not threads:
+        monkeypatch.setattr(threading.Thread, "start", none)
+    piece = random.Random(size).randbytes(size)
+    digest = write_atomic(Path("a"), lambda file: [file.write(each) for each in (b"head", piece, piece, b"tail")])
+    assert digest == digest_file(Path("a")) == hashlib.sha256(b"head" + piece + piece + b"tail").hexdigest()
 
 
 def test_a_large_file_has_the_digest_of_its_bytes_whatever_the_pieces() -> None:

@@ -115,14 +115,22 @@ class _HashingWriter:
 
     def write(self, data: Any) -> int:
         if self._follower is None:
-            self.digest.update(data)
-            self._hashed += memoryview(data).nbytes
-            if self._hashed > _FOLLOWED:
-                with suppress(RuntimeError):  # no thread to be had, as when the interpreter is ending
-                    follower = Thread(target=self._follow, name="digest")
-                    follower.start()
-                    self._follower = follower
+            self._hash(memoryview(data).cast("B"))
         return self.file.write(data)
+
+    def _hash(self, data: memoryview) -> None:
+        """Hash what belongs to the first megabytes; start the thread that hashes the rest."""
+        head = data[: max(0, _FOLLOWED - self._hashed)]
+        self.digest.update(head)
+        self._hashed += len(head)
+        if len(head) < len(data):
+            try:
+                follower = Thread(target=self._follow, name="digest")
+                follower.start()
+                self._follower = follower
+            except RuntimeError:  # no thread to be had, as when the interpreter is ending
+                self.digest.update(data[len(head) :])
+                self._hashed += len(data) - len(head)
 
     def _follow(self) -> None:
         piece = memoryview(bytearray(4 * _PIECE))

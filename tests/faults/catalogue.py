@@ -19,7 +19,9 @@ class Fault(NamedTuple):
     tests: tuple[str, ...]
 
 
-W, A, S, M, N = (f"faults/test_{name}.py::test_" for name in ("writes", "artefacts", "stops", "mismatches", "names"))
+W, A, S, M, N, F = (
+    f"faults/test_{name}.py::test_" for name in ("writes", "artefacts", "stops", "mismatches", "names", "fuzz")
+)
 CATALOGUE = (
     Fault("W1", "kill -9 at a random moment", "the same command ends with the same bits", (f"{W}w1",)),
     Fault("W2", "killed at any act on a file", "the same; every kept checkpoint loads", (f"{W}w2",)),
@@ -37,10 +39,11 @@ CATALOGUE = (
     Fault("C2", "one bit flipped anywhere", "refused by name", (f"{A}c1_c2", f"{A}c2")),
     Fault("C3", "empty, garbage, folder, pipe, loop, device", "refused at once in little memory", (f"{A}c3",)),
     Fault("C4", "a small file that asks for much", "refused before it gets it", (f"{A}c4",)),
-    Fault("C5", "a hostile pickle or record", "nothing runs, nothing is imported", (f"{A}c5",)),
+    Fault("C5", "a hostile pickle or record", "nothing runs, nothing is imported", (f"{A}c5", f"{F}c5")),
     Fault("C6", "a name of code in a string", "stays a string", (f"{A}c6",)),
     Fault("C7", "weights of another architecture", "refused by name and shape; nothing is loaded", (f"{A}c7",)),
-    Fault("C8", "a record of a newer version", "refused with both versions", (f"{A}c8", f"{M}r3_r4_c8")),
+    Fault("C8", "a record of a newer version, or of another hand", "refused, with both versions or the value's name",
+          (f"{A}c8", f"{M}r3_r4_c8", f"{F}c8")),
     Fault("C9", "files of older versions", "read, or migrated",
           ("test_ledger_faults.py::test_a_ledger_of_an_older_schema",)),
     Fault("C10", "plain and old files of weights", "loaded, or refused in words", (f"{A}c10",)),

@@ -31,7 +31,7 @@ from batteries.prepare.folds import Folds
 from batteries.score.verify import verify
 from batteries.train.checkpoint import Checkpoints
 from batteries.train.checkpoint_file import read_checkpoint
-from goals import FULL, figure, times
+from goals import ALONE, figure, times
 from test_resume import toy_in
 
 SLOW = 2.0
@@ -370,7 +370,7 @@ def test_c10_plain_and_old_files_of_weights_load_and_foreign_ones_say_what_they_
 # --- G15: what safety costs
 
 
-@pytest.mark.skipif(not FULL, reason="a measurement; only under make faults")
+@pytest.mark.skipif(not ALONE, reason="a measurement; only under make faults, after all others")
 def test_the_price_of_a_safe_save_and_a_verified_load_is_measured(tmp_path: Path) -> None:
     state = {"model": {"weight": torch.rand(25_000_000)}}
     kept = Checkpoints(tmp_path, metric=bt.Metric.accuracy())
