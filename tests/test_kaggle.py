@@ -315,6 +315,16 @@ def test_a_second_process_that_sends_the_same_waits_for_no_one(sent: KaggleServe
     assert sent.calls == []
 
 
+def test_of_two_names_of_the_same_bytes_one_is_sent_at_a_time(sent: KaggleServer) -> None:
+    make("submission-002", entry="toy-002")
+    make("submission-003", "id,y\n1,0.9\n", entry="toy-003")
+    with locked(ROOT / "submission-001"):
+        with pytest.raises(BusyError, match="submission-001 is in use by process"):
+            send("submission-002", "titanic", ROOT)
+        assert sent.calls == []
+        assert send("submission-003", "titanic", ROOT, wait=0).new
+
+
 def test_a_file_that_was_changed_is_not_sent(sent: KaggleServer) -> None:
     (ROOT / "submission-001" / "submission.csv").write_text("id,y\n1,0.6\n")
     with pytest.raises(CorruptError, match="is not the file that was checked; make it again: batteries submit toy-001"):

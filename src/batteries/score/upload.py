@@ -117,11 +117,17 @@ def send(
     file = Path(root) / submission / Path(made["file"]).name
     if not file.is_file() or digest_file(file) != made["sha256"]:
         raise CorruptError(f"{file} is not the file that was checked; make it again: batteries submit {made['entry']}")
-    with locked(file.parent), Ledger(root) as ledger:
+    with Ledger(root) as ledger, locked(_first_of(ledger, made["sha256"], Path(root))):
         book = _Book(ledger, Kaggle(competition), submission, made["sha256"], Path(root))
         ref, new, left = book.once(file, again=again, show=progress)
         sent = book.follow(ref, wait, show=progress)
     return replace(sent, new=new, left=left)
+
+
+def _first_of(ledger: Ledger, sha256: str, root: Path) -> Path:
+    """The folder of the first submission of these bytes: whoever sends them, by whatever name, locks it."""
+    twins: list[str] = [row["name"] for row in ledger.submissions() if row["sha256"] == sha256]
+    return min(root / name for name in twins if (root / name).is_dir())
 
 
 def pull(root: Path | str = "runs", submission: str | None = None) -> list[Upload]:
