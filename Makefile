@@ -7,7 +7,7 @@ BENCH := benchmarks/.venv
 FAULTS := tests/faults tests/test_ledger.py tests/test_ledger_faults.py tests/test_submission_files.py tests/test_kaggle.py
 GROUP := import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])
 
-.PHONY: setup demo tests faults lint types format constraints bench clear
+.PHONY: setup demo tests faults audit lint types format constraints bench clear
 
 setup: $(VENV)/.stamp
 
@@ -28,6 +28,11 @@ faults: setup  ## every fault as often as docs/reliability.md says, and that pag
 		$(BIN)/python -m pytest $(FAULTS) -n 2 --dist worksteal
 	FAULTS=alone FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -k price
 	$(BIN)/python tests/faults/page.py .faults.jsonl
+
+audit:  ## known holes in what constraints.txt pins; asks PyPI, so a mirror without advisories fails it
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 lint: setup
 	$(BIN)/ruff check .
@@ -52,6 +57,6 @@ $(BENCH)/.stamp: pyproject.toml constraints.txt benchmarks/requirements.txt
 	touch $@
 
 clear:  ## remove all that the project made, and nothing else
-	rm -rf $(VENV) $(BENCH) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .faults.jsonl examples/*/runs examples/*/logs
+	rm -rf $(VENV) $(BENCH) .audit demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .faults.jsonl examples/*/runs examples/*/logs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +
