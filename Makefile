@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := benchmarks/.venv
 # pip before 25.1 cannot read dependency groups by itself
-FAULTS := tests/faults tests/test_ledger.py tests/test_ledger_faults.py tests/test_submission_files.py tests/test_kaggle.py
+FAULTS := tests/faults tests/test_ledger.py tests/test_ledger_faults.py tests/test_submission_files.py
 GROUP := import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])
 
 .PHONY: setup demo tests faults audit lint types format constraints bench clear
@@ -25,7 +25,7 @@ tests: setup  ## every test
 faults: setup  ## every fault as often as docs/reliability.md says, and that page; about 20 minutes
 	rm -f .faults.jsonl
 	FAULTS=full FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest $(FAULTS) -n 2 --dist worksteal
+		$(BIN)/python -m pytest $(FAULTS) -n 3 --dist worksteal  # many wait more than they compute
 	FAULTS=alone FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -k price
 	$(BIN)/python tests/faults/page.py .faults.jsonl
 
